@@ -1,0 +1,84 @@
+"""The gate: one atomic script says whether a recovery may start now, and remembers that it did.
+
+The sliding window, cooldown, lease, probation, disabled scopes and known ids are all kept per
+target in the control Redis, by that Redis's clock. A refusal is a value with a reason.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from recovery.events import Decision, FailureEvent, Refusal, Verdict
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
+    from recovery.controlplane import ControlPlane
+
+RESEND_SECONDS = 4.0
+"""How long an admitted recovery waits in its queue before its message is sent again."""
+
+RECORD_TTL_SECONDS = 7 * 24 * 3600
+"""How long a concluded recovery's full record can be looked up; the audit keeps its entry."""
+
+
+class Mode(StrEnum):
+    ADMIT = "admit"
+    HOLD = "hold"
+    RESUME = "resume"
+    REHEARSE = "rehearse"
+
+
+class StaleLease(StrEnum):
+    """Answer of the gate that is no decision: a dead worker's lease must be settled first."""
+
+    STALE = "stale"
+
+
+def ask(
+    control: ControlPlane,
+    policy: Policy,
+    event: FailureEvent,
+    strategy: str,
+    mode: Mode = Mode.ADMIT,
+    *,
+    force: bool = False,
+) -> Decision | StaleLease:
+    """Ask the gate about one event; raises ``ControlPlaneUnavailable``."""
+    limits = policy.limits(event.target)
+    verdict, reason, retry_after_ms, detail, _ = control.run(
+        "admit",
+        mode.value,
+        event.id,
+        str(event.target),
+        event.target.component,
+        strategy,
+        json.dumps(event.as_dict(), separators=(",", ":")),
+        int(force),
+        limits.max_attempts_per_hour,
+        int(limits.cooldown_seconds * 1000),
+        int(limits.probation_seconds * 1000),
+        int(RESEND_SECONDS * 1000),
+        int(limits.queue_wait_seconds * 1000),
+        int(policy.approvals.expires_after * 1000),
+        RECORD_TTL_SECONDS,
+        policy.escalation.failures_for_level_3,
+    )
+    if verdict == StaleLease.STALE:
+        return StaleLease.STALE
+    if verdict == Verdict.DUPLICATE:
+        return Decision(
+            recovery_id=event.id,
+            verdict=Verdict.DUPLICATE,
+            strategy=detail or strategy,
+            detail=reason,
+        )
+    return Decision(
+        recovery_id=event.id,
+        verdict=Verdict(verdict),
+        strategy=strategy,
+        reason=Refusal(reason) if reason else None,
+        detail=detail,
+        retry_after=retry_after_ms / 1000 if retry_after_ms else None,
+    )

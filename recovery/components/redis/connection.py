@@ -1,0 +1,155 @@
+"""Connections to a target: a fresh one that sees what clients see, and a standing one for repair.
+
+Redis keeps no place for an administrator: once ``maxclients`` is reached nobody gets in, who wants
+to make room least of all. So each process that repairs holds one connection a target from the
+moment at which it first could, and makes room through that.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import redis
+from redis import exceptions
+
+from recovery.components.redis.target import RedisTarget
+from recovery.errors import RemedyError, TargetRefused, TargetUnreachable
+
+T = TypeVar("T")
+
+NAME = "recovery-admin"
+"""CLIENT SETNAME of our standing connections, so that people and remedies recognise them."""
+
+_REFUSED = (
+    exceptions.AuthenticationError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
+)
+_ENTRY_PAUSE = 0.01
+
+
+def open_client(target: RedisTarget, timeout: float, *, name: str | None = None) -> redis.Redis:
+    """A client of one connection that never retries by itself. ``timeout`` in seconds."""
+    options: dict[str, Any] = {}
+    if target.tls_ca_file and target.url.startswith("rediss://"):
+        options["ssl_ca_certs"] = target.tls_ca_file
+    password = target.password.get_secret_value() if target.password else None
+    return redis.Redis.from_url(
+        target.url,
+        username=target.username,
+        password=password,
+        client_name=name,
+        decode_responses=True,
+        socket_connect_timeout=min(target.connect_timeout, timeout),
+        socket_timeout=timeout,
+        single_connection_client=False,
+        max_connections=1,
+        retry=None,
+        retry_on_timeout=False,
+        **options,
+    )
+
+
+@contextmanager
+def fresh(target: RedisTarget, timeout: float) -> Iterator[redis.Redis]:
+    """A new connection, as a client's next one would be; closed at the end."""
+    client = open_client(target, timeout)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def named_errors(target: RedisTarget) -> Iterator[None]:
+    """Redis's errors as ours. The text never holds credentials: the URL has none."""
+    try:
+        yield
+    except _REFUSED as error:
+        raise TargetRefused(f"{target.url} refuses us: {error}") from error
+    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        raise TargetUnreachable(f"{target.url} does not answer: {error}") from error
+    except exceptions.ResponseError as error:
+        raise RemedyError(f"{target.url}: {error}") from error
+
+
+class _Standing:
+    """The standing connections of this process, opened anew after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._clients: dict[str, redis.Redis] = {}
+
+    def get(self, target: RedisTarget, timeout: float) -> redis.Redis:
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid, self._clients = os.getpid(), {}
+            client = self._clients.get(target.url)
+            if client is None:
+                client = open_client(target, timeout, name=NAME)
+                self._clients[target.url] = client
+            return client
+
+    def drop(self, target: RedisTarget) -> None:
+        with self._lock:
+            client = self._clients.pop(target.url, None)
+        if client is not None:
+            client.close()
+
+
+_standing = _Standing()
+
+
+def hold(target: RedisTarget, timeout: float = 1.0) -> bool:
+    """Open the standing connection if it is not; False where the target lets nobody in now."""
+    client = _standing.get(target, timeout)
+    try:
+        client.ping()
+    except exceptions.RedisError:
+        _standing.drop(target)
+        return False
+    return True
+
+
+def release(target: RedisTarget) -> None:
+    """Close the standing connection; the next use opens a new one."""
+    _standing.drop(target)
+
+
+def enter(target: RedisTarget, remaining: Callable[[], float]) -> redis.Redis:
+    """A connection that works, by the standing one or by waiting at the door.
+
+    On a full server a place is free for an instant whenever a client leaves, so the door is tried
+    until half of the remaining time is over. Raises ``TargetRefused`` and ``TargetUnreachable``.
+    """
+    patience = time.monotonic() + remaining() / 2
+    while True:
+        client = _standing.get(target, min(remaining(), 2.0))
+        try:
+            with named_errors(target):
+                client.ping()
+        except TargetUnreachable as error:
+            _standing.drop(target)
+            if not is_full(error) or time.monotonic() > patience:
+                raise
+            time.sleep(_ENTRY_PAUSE)
+        except RemedyError:
+            _standing.drop(target)
+            raise
+        else:
+            return client
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that ``maxclients`` is reached."""
+    while error is not None:
+        if "max number of clients reached" in str(error):
+            return True
+        error = error.__cause__
+    return False

@@ -1,0 +1,68 @@
+"""The end of a recovery: everything that a conclusion changes, said to the control plane at once."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from recovery import audit
+from recovery.admission import RECORD_TTL_SECONDS
+from recovery.events import ALL_ELSE_FAILED, Outcome, Result
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
+    from recovery.controlplane import ControlPlane
+    from recovery.records import Recovery
+
+NO_LEASE = ""
+STALE_LEASE = "stale"
+
+DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
+"""Upper bounds, in seconds, of the recovery duration histogram."""
+
+
+class Conclusion(StrEnum):
+    CONCLUDED = "concluded"
+    ALREADY = "already"
+    LOST = "lost"
+
+
+def conclude(
+    control: ControlPlane, policy: Policy, recovery: Recovery, outcome: Outcome, token: str
+) -> Conclusion:
+    """Write the outcome in one atomic step; raises ``ControlPlaneUnavailable``.
+
+    ``token`` is the lease's fence, or ``NO_LEASE``, or ``STALE_LEASE`` for a holder taken for dead.
+    Saying it twice changes nothing the second time.
+    """
+    target = recovery.target
+    strategy = policy.strategy(target.component, recovery.strategy)
+    mode = policy.degraded_mode(target)
+    past = {
+        "strategy": recovery.strategy,
+        "failure_type": recovery.event.failure_type,
+        "result": outcome.result.value,
+    }
+    is_final = strategy.declaration.destructive or ALL_ELSE_FAILED in strategy.conditions
+    answer, _level, _entry = control.run(
+        "conclude",
+        recovery.id,
+        str(target),
+        target.component,
+        recovery.strategy,
+        token,
+        outcome.result.value,
+        audit.compose(recovery, outcome),
+        json.dumps(outcome.as_dict(), separators=(",", ":")),
+        json.dumps(past, separators=(",", ":")),
+        f"{outcome.duration:.6f}",
+        int(policy.limits(target).cooldown_seconds * 1000),
+        mode.name if mode else "",
+        policy.escalation.failures_for_level_3,
+        int(is_final and outcome.result is Result.FAILED),
+        RECORD_TTL_SECONDS,
+        policy.severity(target.component, recovery.strategy),
+        ",".join(str(bound) for bound in DURATION_BUCKETS),
+    )
+    return Conclusion(answer)

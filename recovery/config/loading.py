@@ -1,0 +1,153 @@
+"""Finding and loading a policy file, with every problem said at once and in its place."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import typing
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from recovery.config import document
+from recovery.config.document import Document, KeyPath, Problem, as_key, failed
+from recovery.config.model import policy_document
+from recovery.config.policy import Policy
+
+FILE_NAME = "recovery_config.yml"
+
+
+def find_policy_file(environ: Mapping[str, str] | None = None) -> Path:
+    """``$RECOVERY_CONFIG``, else here, else ``/etc/recovery``, else the one that is shipped."""
+    found = os.environ if environ is None else environ
+    if chosen := found.get("RECOVERY_CONFIG"):
+        return Path(chosen)
+    package = Path(__file__).resolve().parent.parent
+    usual = (Path(FILE_NAME), Path("/etc/recovery") / FILE_NAME, package / FILE_NAME)
+    return next((path for path in usual if path.is_file()), package.parent / FILE_NAME)
+
+
+def load_policy(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Policy:
+    """Load and check a policy file; raises ``ConfigError`` with all that is wrong with it."""
+    found = os.environ if environ is None else environ
+    file = path or find_policy_file(found)
+    parsed = document.read(file, found)
+    problems = list(parsed.problems)
+    try:
+        checked = policy_document().model_validate(parsed.data)
+    except ValidationError as error:
+        problems += _problems(parsed, error)
+    if problems:
+        raise failed(sorted(problems, key=lambda problem: problem.line))
+    return Policy(checked, file)
+
+
+@cache
+def current_policy() -> Policy:
+    """The policy of this process, loaded once."""
+    return load_policy()
+
+
+def _problems(parsed: Document, error: ValidationError) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False, include_input=False):
+        path = _as_written(parsed.data, detail["loc"])
+        text, allowed = _explain(detail, path)
+        yield Problem(
+            file=parsed.file,
+            line=parsed.line_of(path),
+            key=as_key(path),
+            problem=text,
+            allowed=allowed,
+        )
+
+
+def _as_written(data: Any, location: KeyPath) -> KeyPath:
+    """The location without the parts that only the model knows, such as a strategy's tag."""
+    path: list[str | int] = []
+    for index, part in enumerate(location):
+        is_last = index == len(location) - 1
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif not (is_last and isinstance(data, dict)):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _explain(detail: Any, path: KeyPath) -> tuple[str, tuple[str, ...]]:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = tuple(sorted(_keys_at(detail["loc"][:-1])))
+        near = difflib.get_close_matches(str(path[-1]) if path else "", allowed, n=1)
+        return "unknown key" + (f", did you mean {near[0]}?" if near else ""), allowed
+    if kind == "missing":
+        return "is required", ()
+    if kind in ("literal_error", "union_tag_invalid"):
+        expected = str(context.get("expected") or context.get("expected_tags") or "")
+        names = tuple(part.strip(" '") for part in expected.replace(" or ", ", ").split(","))
+        return "has a value that is not known", names
+    if kind == "value_error":
+        return str(context.get("error", detail["msg"])), ()
+    return detail["msg"][0].lower() + detail["msg"][1:], ()
+
+
+def _keys_at(location: KeyPath) -> set[str]:
+    """The keys that the model knows at a location of an error."""
+    models: list[Any] = [policy_document()]
+    for part in location:
+        models = [found for model in models for found in _below(model, part)]
+    known = {
+        name for model in models if _is_model(model) for name in _names(model)
+    }
+    return known
+
+
+def _names(model: type[BaseModel]) -> Iterator[str]:
+    from pydantic import SecretStr
+
+    for name, field in model.model_fields.items():
+        yield name
+        if SecretStr in (field.annotation, *typing.get_args(field.annotation)):
+            yield f"{name}_file"
+
+
+def _below(annotation: Any, part: str | int) -> Iterator[Any]:
+    """What an annotation holds under a key, an index or the tag of a union."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(part)
+        if field is not None:
+            yield from _plain(field.annotation)
+        elif _is_tag_of(annotation, part):
+            yield annotation
+        return
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is dict:
+        yield from _plain(inner[1])
+    elif origin is tuple:
+        yield from _plain(inner[0])
+
+
+def _plain(annotation: Any) -> Iterator[Any]:
+    """The members of unions and of ``Annotated``."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _plain(typing.get_args(annotation)[0])
+    elif origin is typing.Union or str(origin) == "<class 'types.UnionType'>":
+        for member in typing.get_args(annotation):
+            yield from _plain(member)
+    else:
+        yield annotation
+
+
+def _is_tag_of(model: type[BaseModel], part: str | int) -> bool:
+    name = model.model_fields.get("name")
+    return name is not None and part in typing.get_args(name.annotation)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

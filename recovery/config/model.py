@@ -1,0 +1,185 @@
+"""The typed model of ``recovery_config.yml``. Reads nothing: see ``loading``.
+
+The block of each component and each strategy is built from what the component declares, so that a
+new strategy brings its keys, its checks and its part of the JSON Schema with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Self, Union
+
+from pydantic import Field, create_model, model_validator
+
+from recovery.events import ALL_ELSE_FAILED
+from recovery.strategy import (
+    COMPONENTS,
+    Component,
+    Duration,
+    Strategy,
+    StrictModel,
+    find_component,
+    find_strategy,
+    strategy_names,
+)
+
+Priority = Literal["critical", "high", "medium", "low"]
+Severity = Literal["P0", "P1", "P2", "P3"]
+Channel = Literal["prometheus_alertmanager"]
+
+SEVERITIES: Mapping[Priority, Severity] = {
+    "critical": "P0",
+    "high": "P1",
+    "medium": "P2",
+    "low": "P3",
+}
+
+
+class StrategyBlock(StrictModel):
+    """The keys that every strategy has."""
+
+    name: str
+    conditions: tuple[str, ...] = ()
+    auto_trigger: bool = True
+    requires_approval: bool = False
+    priority: Priority | None = None
+    timeout_seconds: Duration = 5.0
+    max_retries: int = Field(default=0, ge=0, le=100)
+    backoff_seconds: Duration = 0.5
+    backoff_multiplier: float = Field(default=2.0, ge=1)
+
+
+class ComponentBlock(StrictModel):
+    """A component's part of the policy; the fields that it narrows come from its declaration."""
+
+    priority: Priority = "medium"
+    max_attempts_per_hour: int | None = Field(default=None, ge=1)
+    cooldown_seconds: Duration | None = None
+    strategies: tuple[Any, ...] = ()
+    targets: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [strategy.name for strategy in self.strategies]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"strategy {', '.join(twice)} is configured twice")
+        return self
+
+
+class RecoverySection(StrictModel):
+    """Limits for every target. Components are added by ``policy_document``."""
+
+    max_attempts_per_hour: int = Field(default=3, ge=1)
+    cooldown_seconds: Duration = 300.0
+    probation_seconds: Duration = 600.0
+    effective_after_seconds: Duration = 300.0
+    queue_wait_seconds: Duration = 30.0
+
+
+class AlertingSection(StrictModel):
+    enabled: bool = True
+    channels: tuple[Channel, ...] = ()
+    severity_mapping: dict[Priority, Severity] = Field(default_factory=lambda: dict(SEVERITIES))
+    alert_on_recovery: bool = True
+    alert_on_cooldown: bool = True
+    alert_on_degraded_mode: bool = True
+
+
+class DegradedModeSection(StrictModel):
+    """What still works in a mode and what does not, in the words that applications ask with."""
+
+    available_capabilities: tuple[str, ...] = ()
+    unavailable_capabilities: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _sides_differ(self) -> Self:
+        both = sorted(set(self.available_capabilities) & set(self.unavailable_capabilities))
+        if both:
+            raise ValueError(f"both available and unavailable: {', '.join(both)}")
+        return self
+
+
+class AuditSection(StrictModel):
+    enabled: bool = True
+    audit_file: str | None = None
+    retention_days: float = Field(default=30, gt=0)
+    compression_enabled: bool = True
+
+
+class IntegrationSection(StrictModel):
+    health_check_integration: bool = True
+    health_check_interval_seconds: Duration = 30.0
+    chromadb_rollback_enabled: bool = True
+    snapshot_dir: str | None = None
+    prometheus_alertmanager: str | None = None
+    alert_on_recovery: bool = True
+    metrics_export_interval_seconds: Duration = 30.0
+    export_recovery_metrics: bool = True
+    consume_celery_default_queue: bool = True
+
+
+class ApprovalsSection(StrictModel):
+    expires_after: Duration = 86_400.0
+    different_person: bool = False
+
+
+class EscalationSection(StrictModel):
+    failures_for_level_3: int = Field(default=3, ge=1)
+
+
+class PolicyDocument(StrictModel):
+    """The whole file; ``recovery`` is narrowed by ``policy_document``."""
+
+    recovery: RecoverySection = RecoverySection()
+    alerting: AlertingSection = AlertingSection()
+    degraded_modes: dict[str, DegradedModeSection] = Field(default_factory=dict)
+    audit: AuditSection = AuditSection()
+    integration: IntegrationSection = IntegrationSection()
+    approvals: ApprovalsSection = ApprovalsSection()
+    escalation: EscalationSection = EscalationSection()
+
+
+@cache
+def policy_document() -> type[PolicyDocument]:
+    """The file's model with every component and strategy that this release knows."""
+    fields: dict[str, Any] = {name: (component_block(name) | None, None) for name in COMPONENTS}
+    section: Any = create_model("Recovery", __base__=RecoverySection, **fields)
+    return create_model(
+        "RecoveryPolicy", __base__=PolicyDocument, recovery=(section, section())
+    )
+
+
+@cache
+def component_block(name: str) -> type[ComponentBlock]:
+    """The model of one component's part of the file."""
+    declared = find_component(name)
+    blocks = [_strategy_block(declared, find_strategy(name, s)) for s in strategy_names(name)]
+    one: Any = blocks[0] if len(blocks) == 1 else Union[tuple(blocks)]  # noqa: UP007 - built at run time
+    if len(blocks) > 1:
+        one = Annotated[one, Field(discriminator="name")]
+    fields: dict[str, Any] = {
+        "strategies": (tuple[one, ...], ()),
+        "targets": (dict[str, declared.target], Field(default_factory=dict)),  # type: ignore[name-defined]
+    }
+    return create_model(f"{name.capitalize()}Component", __base__=ComponentBlock, **fields)
+
+
+def _strategy_block(component: Component, declared: Strategy) -> type[StrategyBlock]:
+    failures = [failure.name for failure in component.failure_types]
+    condition = Literal[tuple([*failures, ALL_ELSE_FAILED])]  # type: ignore[valid-type]
+    fields: dict[str, Any] = {
+        "name": (Literal[declared.name], ...),
+        "conditions": (tuple[condition, ...], ()),
+        "timeout_seconds": (Duration, declared.timeout_seconds),
+        "max_retries": (Annotated[int, Field(ge=0, le=100)], declared.max_retries),
+        "backoff_seconds": (Duration, declared.backoff_seconds),
+    }
+    model: type[StrategyBlock] = create_model(
+        declared.full_name,
+        __base__=(StrategyBlock, declared.parameters),
+        __doc__=declared.summary,
+        **fields,
+    )
+    return model

@@ -1,0 +1,227 @@
+"""The policy as the rest of the code asks for it: components, strategies, targets, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from recovery.config.model import (
+    AlertingSection,
+    ApprovalsSection,
+    AuditSection,
+    ComponentBlock,
+    DegradedModeSection,
+    EscalationSection,
+    IntegrationSection,
+    PolicyDocument,
+    Priority,
+    StrategyBlock,
+)
+from recovery.events import TargetRef
+from recovery.strategy import (
+    COMPONENTS,
+    Parameters,
+    Strategy,
+    TargetModel,
+    find_component,
+    find_strategy,
+    unknown,
+)
+
+DEFAULT_TARGET = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What holds for one target. Durations in seconds."""
+
+    max_attempts_per_hour: int
+    cooldown_seconds: float
+    probation_seconds: float
+    effective_seconds: float
+    queue_wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyPolicy:
+    """What the policy says of one strategy, with its declaration's defaults filled in."""
+
+    component: str
+    name: str
+    conditions: tuple[str, ...]
+    auto_trigger: bool
+    requires_approval: bool
+    priority: Priority | None
+    timeout_seconds: float
+    max_retries: int
+    backoff_seconds: float
+    backoff_multiplier: float
+    parameters: Parameters
+    declaration: Strategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DegradedModePolicy:
+    name: str
+    available_capabilities: tuple[str, ...]
+    unavailable_capabilities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentPolicy:
+    """One configured component. ``targets`` is never empty."""
+
+    name: str
+    priority: Priority
+    strategies: tuple[StrategyPolicy, ...]
+    targets: Mapping[str, TargetModel]
+    max_attempts_per_hour: int | None
+    cooldown_seconds: float | None
+
+
+class Policy:
+    """A loaded ``recovery_config.yml``."""
+
+    def __init__(self, document: PolicyDocument, file: Path) -> None:
+        self.document = document
+        self.file = file
+
+    @property
+    def alerting(self) -> AlertingSection:
+        return self.document.alerting
+
+    @property
+    def audit(self) -> AuditSection:
+        return self.document.audit
+
+    @property
+    def integration(self) -> IntegrationSection:
+        return self.document.integration
+
+    @property
+    def approvals(self) -> ApprovalsSection:
+        return self.document.approvals
+
+    @property
+    def escalation(self) -> EscalationSection:
+        return self.document.escalation
+
+    @property
+    def degraded_modes(self) -> Mapping[str, DegradedModeSection]:
+        return self.document.degraded_modes
+
+    @cached_property
+    def components(self) -> Mapping[str, ComponentPolicy]:
+        """Those that the file configures."""
+        blocks = {name: getattr(self.document.recovery, name) for name in COMPONENTS}
+        return MappingProxyType(
+            {name: _component(name, block) for name, block in blocks.items() if block is not None}
+        )
+
+    def component(self, name: str) -> ComponentPolicy:
+        """Raises ``InvalidEvent`` where the file does not configure it."""
+        if name not in self.components:
+            raise unknown("component", name, self.components)
+        return self.components[name]
+
+    def strategy(self, component: str, name: str) -> StrategyPolicy:
+        """Raises ``InvalidEvent`` where the file does not configure it."""
+        configured = self.component(component).strategies
+        for strategy in configured:
+            if strategy.name == name:
+                return strategy
+        raise unknown("strategy", name, (strategy.name for strategy in configured))
+
+    def target(self, ref: TargetRef) -> TargetModel:
+        """Raises ``InvalidEvent`` where the file does not configure it."""
+        targets = self.component(ref.component).targets
+        if ref.name not in targets:
+            raise unknown("target", ref.name, targets)
+        return targets[ref.name]
+
+    @cached_property
+    def _target_refs(self) -> tuple[TargetRef, ...]:
+        return tuple(
+            TargetRef(component.name, target)
+            for component in self.components.values()
+            for target in component.targets
+        )
+
+    def target_refs(self) -> tuple[TargetRef, ...]:
+        return self._target_refs
+
+    def limits(self, ref: TargetRef) -> Limits:
+        """The target's own limits, else the component's, else everybody's."""
+        everybody = self.document.recovery
+        component = self.component(ref.component)
+        target = self.target(ref)
+        return Limits(
+            max_attempts_per_hour=(
+                target.max_attempts_per_hour
+                or component.max_attempts_per_hour
+                or everybody.max_attempts_per_hour
+            ),
+            cooldown_seconds=(
+                target.cooldown_seconds or component.cooldown_seconds or everybody.cooldown_seconds
+            ),
+            probation_seconds=everybody.probation_seconds,
+            effective_seconds=everybody.effective_after_seconds,
+            queue_wait_seconds=everybody.queue_wait_seconds,
+        )
+
+    def severity(self, component: str, strategy: str | None = None) -> str:
+        """``P0`` … ``P3``, by the strategy's priority where it has one, else the component's."""
+        priority = self.component(component).priority
+        if strategy is not None:
+            priority = self.strategy(component, strategy).priority or priority
+        return self.alerting.severity_mapping.get(priority, "P2")
+
+    def degraded_mode(self, ref: TargetRef) -> DegradedModePolicy | None:
+        """The mode of a component that does not work, if the file describes one."""
+        name = f"{ref.component}_unavailable"
+        section = self.degraded_modes.get(name)
+        if section is None:
+            return None
+        return DegradedModePolicy(
+            name=name,
+            available_capabilities=section.available_capabilities,
+            unavailable_capabilities=section.unavailable_capabilities,
+        )
+
+    def failure_types(self, component: str) -> frozenset[str]:
+        """What an event of this component may report."""
+        return frozenset(failure.name for failure in find_component(component).failure_types)
+
+
+def _component(name: str, block: ComponentBlock) -> ComponentPolicy:
+    targets = block.targets or {DEFAULT_TARGET: find_component(name).target()}
+    return ComponentPolicy(
+        name=name,
+        priority=block.priority,
+        strategies=tuple(_strategy(name, strategy) for strategy in block.strategies),
+        targets=MappingProxyType(dict(targets)),
+        max_attempts_per_hour=block.max_attempts_per_hour,
+        cooldown_seconds=block.cooldown_seconds,
+    )
+
+
+def _strategy(component: str, block: StrategyBlock) -> StrategyPolicy:
+    declared = find_strategy(component, block.name)
+    own = {name: getattr(block, name) for name in declared.parameters.model_fields}
+    return StrategyPolicy(
+        component=component,
+        name=block.name,
+        conditions=block.conditions,
+        auto_trigger=block.auto_trigger,
+        requires_approval=block.requires_approval,
+        priority=block.priority,
+        timeout_seconds=block.timeout_seconds,
+        max_retries=block.max_retries,
+        backoff_seconds=block.backoff_seconds,
+        backoff_multiplier=block.backoff_multiplier,
+        parameters=declared.parameters.model_construct(**own),
+        declaration=declared,
+    )

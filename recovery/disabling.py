@@ -1,0 +1,83 @@
+"""Switching automatic recovery off for a while: everywhere, for a component, or for a target."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recovery.controlplane import reachable
+from recovery.events import TargetRef
+from recovery.strategy import COMPONENTS, unknown
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
+    from recovery.controlplane import ControlPlane
+
+EVERYTHING = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disabled:
+    """A scope that is switched off. ``seconds_left`` is None where it is so until enabled."""
+
+    scope: str
+    by: str
+    reason: str
+    seconds_left: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "scope": self.scope,
+            "by": self.by,
+            "reason": self.reason,
+            "seconds_left": self.seconds_left,
+        }
+
+
+def scope_of(policy: Policy, component: str | None, target: str | None) -> str:
+    """The name of a scope; raises ``InvalidEvent`` where the policy knows no such thing."""
+    if component is None:
+        return EVERYTHING
+    if component not in COMPONENTS:
+        raise unknown("component", component, COMPONENTS)
+    if target is None:
+        return component
+    ref = TargetRef(component, target.partition("/")[2] or target)
+    policy.target(ref)
+    return str(ref)
+
+
+def disable(
+    control: ControlPlane, scope: str, *, by: str, reason: str, seconds: float | None
+) -> None:
+    """Refuse every event of a scope, for some seconds or until ``enable``; running ones finish."""
+    text = json.dumps({"by": by, "reason": reason})
+    with reachable():
+        control.redis.set(
+            control.key("disabled", scope), text, px=int(seconds * 1000) if seconds else None
+        )
+
+
+def enable(control: ControlPlane, scope: str) -> bool:
+    """False where the scope was not disabled."""
+    with reachable():
+        return bool(control.redis.delete(control.key("disabled", scope)))
+
+
+def disabled(control: ControlPlane, policy: Policy) -> tuple[Disabled, ...]:
+    """Every scope that is switched off now."""
+    scopes = [EVERYTHING, *COMPONENTS, *(str(ref) for ref in policy.target_refs())]
+    with reachable():
+        pipe = control.redis.pipeline(transaction=False)
+        for scope in scopes:
+            pipe.get(control.key("disabled", scope))
+            pipe.pttl(control.key("disabled", scope))
+        answers = pipe.execute()
+    found = []
+    for scope, text, left_ms in zip(scopes, answers[::2], answers[1::2], strict=True):
+        if text is not None:
+            held = json.loads(text)
+            left = left_ms / 1000 if left_ms >= 0 else None
+            found.append(Disabled(scope=scope, seconds_left=left, **held))
+    return tuple(found)

@@ -1,0 +1,189 @@
+"""From an event to a decision: validate, select a rung, ask the gate. Sends and runs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recovery import reconcile
+from recovery.admission import Mode, StaleLease, ask
+from recovery.controlplane import reachable
+from recovery.errors import InvalidEvent
+from recovery.events import (
+    Assignment,
+    Decision,
+    FailureEvent,
+    PastOutcome,
+    Refusal,
+    State,
+    TargetRef,
+    Verdict,
+)
+from recovery.messages import check_scope, read_event
+from recovery.selection import ladder, select
+from recovery.strategy import FailureType, find_component
+
+if TYPE_CHECKING:
+    from recovery.config import Policy, StrategyPolicy
+    from recovery.controlplane import ControlPlane
+
+_SETTLE_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoRemedy:
+    """No strategy answers the event. ``needs_person``: nothing automatic ever will."""
+
+    detail: str
+    needs_person: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatched:
+    """A decision, the event where it was valid, and the assignments that must be sent now."""
+
+    decision: Decision
+    event: FailureEvent | None = None
+    assignments: tuple[Assignment, ...] = ()
+
+
+def dispatch(
+    control: ControlPlane, policy: Policy, recovery_id: str, message: Mapping[str, Any]
+) -> Dispatched:
+    """Decide about one message; raises ``ControlPlaneUnavailable`` only."""
+    try:
+        event = read_event(recovery_id, message, policy)
+        strategy = _choose(control, policy, event)
+        if isinstance(strategy, NoRemedy):
+            return Dispatched(decision=_reject_unserved(control, event, strategy), event=event)
+        check_scope(event, policy, strategy.name)
+    except InvalidEvent as error:
+        return Dispatched(decision=_reject_invalid(control, recovery_id, message, error))
+    mode = _mode(event, strategy)
+    return admit(control, policy, event, strategy.name, mode, force=event.force)
+
+
+def admit(
+    control: ControlPlane,
+    policy: Policy,
+    event: FailureEvent,
+    strategy: str,
+    mode: Mode,
+    *,
+    force: bool,
+) -> Dispatched:
+    """Ask the gate, settling a dead worker's lease first where one stands in the way."""
+    followed: list[Assignment] = []
+    for _ in range(_SETTLE_ROUNDS):
+        answer = ask(control, policy, event, strategy, mode, force=force)
+        if not isinstance(answer, StaleLease):
+            break
+        followed += reconcile.settle(control, policy, event.target)
+    else:
+        answer = Decision(
+            recovery_id=event.id,
+            verdict=Verdict.REFUSED,
+            strategy=strategy,
+            reason=Refusal.BUSY,
+            detail="a dead worker's recovery is being settled",
+            retry_after=1.0,
+        )
+    if answer.admitted or _was_never_sent(answer):
+        followed.append(
+            Assignment(
+                recovery_id=event.id, target=event.target, strategy=answer.strategy or strategy
+            )
+        )
+    return Dispatched(decision=answer, event=event, assignments=tuple(followed))
+
+
+def _was_never_sent(answer: Decision) -> bool:
+    """A known id that still waits in its queue: whoever admitted it may have died before sending."""
+    return answer.verdict is Verdict.DUPLICATE and answer.detail == State.QUEUED
+
+
+def _mode(event: FailureEvent, strategy: StrategyPolicy) -> Mode:
+    if event.dry_run:
+        return Mode.REHEARSE
+    unasked = event.source.is_automatic and not strategy.auto_trigger
+    if event.require_approval or strategy.requires_approval or unasked:
+        return Mode.HOLD
+    return Mode.ADMIT
+
+
+def _choose(control: ControlPlane, policy: Policy, event: FailureEvent) -> StrategyPolicy | NoRemedy:
+    if event.strategy is not None:
+        asked_for = policy.strategy(event.target.component, event.strategy)
+        if not asked_for.declaration.is_available:
+            return NoRemedy(
+                detail=f"this release cannot run {asked_for.declaration.full_name}",
+                needs_person=False,
+            )
+        return asked_for
+    failure = _failure_type(event)
+    rungs = ladder(policy.component(event.target.component).strategies, failure)
+    if not rungs:
+        needs_person = failure.needs_person or failure.remediable
+        return NoRemedy(
+            detail=f"no remedy for {failure.name}: {failure.summary}", needs_person=needs_person
+        )
+    now_ms, past = recent_outcomes(control, event.target)
+    return select(
+        rungs,
+        failure.name,
+        past,
+        now_ms=now_ms,
+        effective_seconds=policy.limits(event.target).effective_seconds,
+    )
+
+
+def recent_outcomes(
+    control: ControlPlane, target: TargetRef
+) -> tuple[int, tuple[PastOutcome, ...]]:
+    """The control plane's time in milliseconds, and a target's outcomes, newest first."""
+    with reachable():
+        pipe = control.redis.pipeline(transaction=False)
+        pipe.time()
+        pipe.lrange(control.key("outcomes", target), 0, -1)
+        (seconds, micros), stored = pipe.execute()
+    past = tuple(PastOutcome.from_dict(json.loads(text)) for text in stored)
+    return seconds * 1000 + micros // 1000, past
+
+
+def _failure_type(event: FailureEvent) -> FailureType:
+    name = event.failure_type or ""
+    declared = find_component(event.target.component).failure_type(name)
+    return declared or FailureType(name=name, summary="named by the policy alone")
+
+
+def _reject_invalid(
+    control: ControlPlane, recovery_id: str, message: Mapping[str, Any], error: InvalidEvent
+) -> Decision:
+    component = str(message.get("component", ""))
+    known = component if component.isidentifier() and len(component) < 32 else "unknown"
+    control.run("reject", recovery_id, "invalid", known, "", Refusal.INVALID, error.message, 0)
+    return Decision(
+        recovery_id=recovery_id,
+        verdict=Verdict.REFUSED,
+        reason=Refusal.INVALID,
+        detail=error.message,
+    )
+
+
+def _reject_unserved(control: ControlPlane, event: FailureEvent, none: NoRemedy) -> Decision:
+    target = event.target
+    control.run(
+        "reject",
+        event.id,
+        str(target),
+        target.component,
+        event.strategy or "",
+        Refusal.NO_REMEDY,
+        none.detail,
+        int(none.needs_person),
+    )
+    return Decision(
+        recovery_id=event.id, verdict=Verdict.REFUSED, reason=Refusal.NO_REMEDY, detail=none.detail
+    )

@@ -1,0 +1,113 @@
+"""The diary of one running remedy: its steps, its deadline, and the channel to applications."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from recovery.admission import RECORD_TTL_SECONDS
+from recovery.controlplane import reachable
+from recovery.errors import ControlPlaneUnavailable, DeadlineExceeded
+from recovery.events import Figure, Step, TargetRef
+
+if TYPE_CHECKING:
+    from recovery.controlplane import ControlPlane
+    from recovery.strategy import Scope
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Deadline:
+    """Seconds left of a strategy's time, by this process's monotonic clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._ends = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Raises ``DeadlineExceeded`` when nothing is left."""
+        left = self.left()
+        if left <= 0:
+            raise DeadlineExceeded(f"the strategy's {self.seconds:g} s are over")
+        return left
+
+    def left(self) -> float:
+        return self._ends - time.monotonic()
+
+
+class RecordingJournal:
+    """Writes each step to the control plane while it happens, so that people can watch.
+
+    A control plane that is away costs the diary a line, never the repair.
+    """
+
+    def __init__(
+        self,
+        control: ControlPlane,
+        recovery_id: str,
+        target: TargetRef,
+        *,
+        deadline: Deadline,
+        scope: Scope,
+        dry_run: bool = False,
+    ) -> None:
+        self.scope = scope
+        self.dry_run = dry_run
+        self.steps: list[Step] = []
+        self._control = control
+        self._recovery_id = recovery_id
+        self._target = target
+        self._deadline = deadline
+        self._began = time.monotonic()
+
+    def remaining(self) -> float:
+        return self._deadline.remaining()
+
+    def note(self, text: str, **figures: Figure) -> None:
+        self._write(text, figures, planned=False)
+
+    def change(self, text: str, action: Callable[[], T], **figures: Figure) -> T | None:
+        if self.dry_run:
+            self._write(text, figures, planned=True)
+            return None
+        self.remaining()
+        result = action()
+        self._write(text, figures, planned=False)
+        return result
+
+    def tell_applications(self, text: str, notice: str) -> None:
+        message = json.dumps({"target": str(self._target), "notice": notice, "id": self._recovery_id})
+
+        def publish() -> None:
+            with reachable():
+                self._control.redis.publish(self._control.key("notices"), message)
+
+        try:
+            self.change(text, publish, notice=notice)
+        except ControlPlaneUnavailable as error:
+            self.note("applications could not be told", why=error.message)
+
+    def _write(self, text: str, figures: dict[str, Figure], *, planned: bool) -> None:
+        step = Step(
+            text=text,
+            at_seconds=round(time.monotonic() - self._began, 4),
+            figures=figures,
+            planned=planned,
+        )
+        self.steps.append(step)
+        log.info("step", step=text, planned=planned, **{f"figure_{k}": v for k, v in figures.items()})
+        key = self._control.key("steps", self._recovery_id)
+        try:
+            with reachable():
+                pipe = self._control.redis.pipeline(transaction=False)
+                pipe.rpush(key, json.dumps(step.as_dict(), separators=(",", ":")))
+                pipe.expire(key, RECORD_TTL_SECONDS)
+                pipe.execute()
+        except ControlPlaneUnavailable as error:
+            log.warning("step not stored", error=str(error))

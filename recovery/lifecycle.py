@@ -1,0 +1,268 @@
+"""What happens around every remedy: claim, probe, act, probe, conclude.
+
+A recovery is a success only when a probe of the real target says so. Everything here may be
+killed at any line: what must not happen twice is written down before and after it happens, and
+whoever resumes the recovery reads that first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from recovery import evidence, lease as leases, records
+from recovery.conclusion import Conclusion, conclude
+from recovery.errors import (
+    ControlPlaneUnavailable,
+    DeadlineExceeded,
+    LeaseLost,
+    RemedyCrashed,
+    RemedyError,
+    StillUnhealthy,
+)
+from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
+from recovery.journal import Deadline, RecordingJournal
+from recovery.messages import FIGURES
+from recovery.strategy import find_probe
+
+if TYPE_CHECKING:
+    from recovery.config import Policy, StrategyPolicy
+    from recovery.controlplane import ControlPlane
+    from recovery.strategy import TargetModel
+
+PROBE_SECONDS = 2.0
+"""The longest that one probe may take; always shorter than the strategy around it."""
+
+CONCLUDE_SECONDS = 20.0
+"""How long a conclusion is retried while the control plane is away."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryLater:
+    """The attempt failed in a way that may pass: try again after ``countdown`` seconds."""
+
+    countdown: float
+    error: RemedyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Nothing was done: another worker has this recovery, or it is over."""
+
+    reason: str
+
+
+Ending = Outcome | RetryLater | Skipped
+
+
+def run(
+    control: ControlPlane,
+    policy: Policy,
+    assignment: Assignment,
+    holder: str,
+    *,
+    stopped_by: tuple[type[Exception], ...] = (),
+) -> Ending:
+    """Run one attempt of an admitted recovery; raises ``ControlPlaneUnavailable``.
+
+    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays.
+    """
+    claimed = leases.claim(control, assignment, holder)
+    if isinstance(claimed, leases.Claim):
+        return Skipped(reason=claimed.value)
+    record = records.load(control, assignment.recovery_id)
+    strategy = policy.strategy(assignment.target.component, record.strategy)
+    with (
+        structlog.contextvars.bound_contextvars(
+            recovery_id=record.id, target=str(record.target), strategy=strategy.name
+        ),
+        leases.heartbeat(claimed) as lost,
+    ):
+        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by)
+        try:
+            return attempt.run()
+        except LeaseLost as error:
+            log.warning("lease lost; whoever holds it now concludes", error=str(error))
+            return Skipped(reason=error.code)
+
+
+class _Attempt:
+    """One attempt of one claimed recovery."""
+
+    def __init__(
+        self,
+        control: ControlPlane,
+        policy: Policy,
+        record: records.Recovery,
+        strategy: StrategyPolicy,
+        lease: leases.Lease,
+        lost: threading.Event,
+        stopped_by: tuple[type[Exception], ...],
+    ) -> None:
+        self.control = control
+        self.policy = policy
+        self.record = record
+        self.strategy = strategy
+        self.lease = lease
+        self.lost = lost
+        self.stopped_by = stopped_by
+        self.target: TargetModel = policy.target(record.target)
+        self.probe = find_probe(record.target.component)
+        self.attempts = record.attempts
+        self.before = record.before
+        started = record.started_ms or lease.claimed_ms
+        self._spent_before = max(lease.claimed_ms - started, 0) / 1000
+        self._began = time.monotonic()
+        self.deadline = Deadline(strategy.timeout_seconds - self._spent_before)
+
+    def run(self) -> Ending:
+        found = self._observe()
+        if found.healthy and not self._must_act():
+            acted = self.record.stage is not None and self.attempts > 0
+            return self._conclude(Result.RECOVERED if acted else Result.NOT_NEEDED, after=found)
+        error: RemedyError | None = None
+        if self.record.stage is not Stage.ACTED:
+            error = self._act()
+            if self.record.dry_run:
+                return self._conclude(Result.DRY_RUN if error is None else Result.FAILED, error)
+        return self._judge(error)
+
+    def _observe(self) -> ProbeReport:
+        """Probe before acting; the first report of a recovery is the one it is measured against."""
+        found = self._probe()
+        if self.before is None:
+            self.before = found
+            self.lease.write({"before": found.as_dict(), "stage": Stage.CLAIMED.value})
+            if not found.healthy:
+                evidence.collect(
+                    self.control, self.policy, self.record, found, timeout=self._probe_timeout()
+                )
+        return found
+
+    def _must_act(self) -> bool:
+        """A healthy target is left alone, unless a person insists or only wants a rehearsal."""
+        insisted = self.record.event.force or self.record.forced or self.record.dry_run
+        return insisted and self.record.stage is not Stage.ACTED
+
+    def _act(self) -> RemedyError | None:
+        self.attempts += 1
+        self.lease.write({"stage": Stage.ACTING.value, "attempts": self.attempts})
+        if self.lost.is_set():
+            raise LeaseLost("the lease was lost before the remedy began")
+        error = self._perform()
+        try:
+            self.lease.write({"stage": Stage.ACTED.value if error is None else Stage.CLAIMED.value})
+        except ControlPlaneUnavailable as away:
+            log.warning("stage not stored; whoever resumes will probe first", error=str(away))
+        return error
+
+    def _perform(self) -> RemedyError | None:
+        declaration = self.strategy.declaration
+        context = {k: v for k, v in self.record.event.context.items() if k != FIGURES}
+        journal = RecordingJournal(
+            self.control,
+            self.record.id,
+            self.record.target,
+            deadline=self.deadline,
+            scope=declaration.scope.model_validate(context),
+            dry_run=self.record.dry_run,
+        )
+        if declaration.remedy is None:
+            return RemedyError(f"this release cannot run {declaration.full_name}")
+        try:
+            declaration.remedy(self.target, self.strategy.parameters, journal)
+        except RemedyError as error:
+            return error
+        except self.stopped_by:
+            return DeadlineExceeded(f"stopped at its {self.strategy.timeout_seconds:g} s")
+        except Exception as error:  # noqa: BLE001 - whatever a remedy raises is an outcome with a name
+            log.exception("remedy crashed")
+            return RemedyCrashed(f"{type(error).__name__} in {declaration.full_name}")
+        return None
+
+    def _judge(self, error: RemedyError | None) -> Ending:
+        """Ask the target itself; a remedy that reported no error has proved nothing yet."""
+        after = self._probe()
+        if after.healthy and error is None:
+            return self._conclude(Result.RECOVERED, after=after)
+        if error is None:
+            error = StillUnhealthy(f"the probe still finds {after.failure_type}: {after.summary}")
+        if self.deadline.left() <= 0 and not isinstance(error, DeadlineExceeded):
+            error = DeadlineExceeded(f"{error} ({self.strategy.timeout_seconds:g} s are over)")
+        countdown = self._countdown()
+        may_retry = error.transient and self.attempts <= self.strategy.max_retries
+        if may_retry and countdown < self.deadline.left():
+            self.lease.write({"stage": Stage.CLAIMED.value})
+            self.lease.await_retry(countdown)
+            return RetryLater(countdown=countdown, error=error)
+        return self._conclude(Result.FAILED, error, after)
+
+    def _countdown(self) -> float:
+        factor: float = self.strategy.backoff_multiplier ** (self.attempts - 1)
+        return self.strategy.backoff_seconds * factor
+
+    def _conclude(
+        self, result: Result, error: RemedyError | None = None, after: ProbeReport | None = None
+    ) -> Outcome | Skipped:
+        outcome = Outcome(
+            result=result,
+            error=error.code if error else None,
+            detail=str(error) if error else "",
+            before=self.before,
+            after=after,
+            attempts=self.attempts,
+            duration=self._elapsed(),
+        )
+        answer = self._say(outcome)
+        if answer is Conclusion.LOST:
+            raise LeaseLost("the recovery was concluded by its new holder")
+        log.info(_sentence(self.record, outcome), result=result.value)
+        return outcome
+
+    def _say(self, outcome: Outcome) -> Conclusion:
+        insist = Retrying(
+            retry=retry_if_exception_type(ControlPlaneUnavailable),
+            wait=wait_exponential(multiplier=0.1, max=2),
+            stop=stop_after_delay(CONCLUDE_SECONDS),
+            reraise=True,
+        )
+        answer: Conclusion = insist(
+            conclude, self.control, self.policy, self.record, outcome, self.lease.fence
+        )
+        return answer
+
+    def _probe(self) -> ProbeReport:
+        """What cannot be probed is not healthy: a probe's own crash proves nothing."""
+        try:
+            return self.probe(self.target, self._probe_timeout())
+        except Exception as error:  # noqa: BLE001 - a crash is a finding, logged and in the audit
+            log.exception("probe crashed")
+            return ProbeReport(
+                healthy=False, failure_type="probe_crashed", summary=type(error).__name__
+            )
+
+    def _probe_timeout(self) -> float:
+        """Proof is still wanted when the deadline has passed, but it may not take long."""
+        return min(PROBE_SECONDS, max(self.deadline.left(), 0.5))
+
+    def _elapsed(self) -> float:
+        return self._spent_before + time.monotonic() - self._began
+
+
+def _sentence(record: records.Recovery, outcome: Outcome) -> str:
+    """What happened, to what, why, how long it took and which figure proves it: one sentence."""
+    reason = record.event.failure_type or f"asked for by {record.event.by or 'a person'}"
+    proof = outcome.after or outcome.before
+    found = f"; the probe finds it {proof.failure_type or 'healthy'}" if proof else ""
+    figures = f" ({proof.summary})" if proof and proof.summary else ""
+    return (
+        f"{record.target}: {outcome.result.value} by {record.strategy} after {outcome.duration:.2f} s"
+        f" and {outcome.attempts} attempts, because of {reason}{found}{figures}"
+    )

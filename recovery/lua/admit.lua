@@ -1,0 +1,107 @@
+-- The gate: may this recovery start now? One round trip, atomic.
+-- ARGV: prefix, mode, id, target, component, strategy, event, force, max attempts, cooldown ms,
+--       probation ms, resend ms, queue wait ms, approval ms, record ttl s, failures for level 3
+-- mode: admit (start), hold (wait for an approval), resume (an approved one, at last), rehearse
+-- answers {verdict, reason, retry_after ms, detail, now}
+local mode, id, target, component, strategy = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local event, force = ARGV[7], ARGV[8] == '1'
+local max_attempts, cooldown, probation = ms(ARGV[9]), ms(ARGV[10]), ms(ARGV[11])
+local resend, queue_wait, approval_life, record_ttl = ms(ARGV[12]), ms(ARGV[13]), ms(ARGV[14]), ms(ARGV[15])
+local level_3_failures = ms(ARGV[16])
+local record = key('recovery', id)
+
+local function start_record(state)
+  redis.call('HSET', record, 'event', event, 'target', target, 'strategy', strategy,
+    'state', state, 'received_ms', now)
+end
+
+local function refuse(reason, retry_after, detail)
+  if mode == 'resume' then return {'refused', reason, retry_after, detail, now} end
+  if reason == 'limit' then
+    raise_level(target, 3, 'the limit of recoveries an hour is used up')
+  elseif reason == 'cooldown' and failures_in_hour(target) >= math.min(2, level_3_failures) then
+    raise_level(target, 3, 'it failed again and the cooldown is still active')
+  end
+  note_refusal(id, target, component, strategy, reason, retry_after, detail)
+  return {'refused', reason, retry_after, detail, now}
+end
+
+local known = redis.call('HGET', record, 'state')
+if mode == 'resume' then
+  if known ~= 'awaiting_approval' then return {'duplicate', known or '', 0, '', now} end
+elseif known then
+  return {'duplicate', known, 0, redis.call('HGET', record, 'strategy'), now}
+end
+
+if mode == 'rehearse' then
+  start_record('queued')
+  redis.call('HSET', record, 'dry_run', 1)
+  redis.call('EXPIRE', record, record_ttl)
+  return {'admitted', '', 0, '', now}
+end
+
+for _, scope in ipairs({'all', component, target}) do
+  local why = redis.call('GET', key('disabled', scope))
+  if why then
+    local left = redis.call('PTTL', key('disabled', scope))
+    return refuse('disabled', math.max(left, 0), scope .. ': ' .. why)
+  end
+end
+
+local lease = lease_of(target)
+if lease then
+  if lease.expires <= now then return {'stale', lease.id, 0, '', now} end
+  return refuse('busy', lease.expires - now, 'recovery ' .. lease.id .. ' is under way')
+end
+
+if not force then
+  local left = redis.call('PTTL', key('cooldown', target))
+  if left > 0 then return refuse('cooldown', left, 'cooling down after a failed recovery') end
+
+  local attempts = key('attempts', target)
+  redis.call('ZREMRANGEBYSCORE', attempts, '-inf', now - HOUR)
+  local used = redis.call('ZCARD', attempts)
+  if used >= max_attempts then
+    local nth = redis.call('ZRANGE', attempts, used - max_attempts, used - max_attempts, 'WITHSCORES')
+    return refuse('limit', ms(nth[2]) + HOUR - now, used .. ' recoveries in the last hour')
+  end
+
+  -- After a failure one trial at a time, until health has lasted.
+  local state = redis.call('HMGET', key('target', target), 'trial', 'healthy_from', 'last_attempt')
+  if state[1] then
+    local healthy_from = ms(state[2])
+    if healthy_from > 0 and now - healthy_from >= probation then
+      redis.call('HDEL', key('target', target), 'trial', 'healthy_from')
+    elseif healthy_from > 0 and now - ms(state[3]) < cooldown then
+      return refuse('probation', ms(state[3]) + cooldown - now, 'failed recently and is not yet proven stable')
+    end
+  end
+end
+
+if mode == 'hold' then
+  local same = target .. '|' .. strategy
+  local waiting = redis.call('HGET', key('pending:same'), same)
+  if waiting then return refuse('awaiting_approval', 0, 'recovery ' .. waiting .. ' already waits for approval') end
+  start_record('awaiting_approval')
+  redis.call('HSET', key('pending:same'), same, id)
+  redis.call('HSET', key('pending'), id, cjson.encode({target = target, strategy = strategy,
+    since = now, expires = now + approval_life}))
+  alert({kind = 'approval', id = id, target = target, strategy = strategy})
+  publish({kind = 'awaiting_approval', id = id, target = target})
+  return {'awaiting_approval', '', 0, '', now}
+end
+
+redis.call('ZADD', key('attempts', target), now, id)
+redis.call('PEXPIRE', key('attempts', target), HOUR)
+if mode == 'resume' then
+  redis.call('HDEL', key('pending'), id)
+  redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
+  redis.call('HSET', record, 'state', 'queued')
+else
+  start_record('queued')
+end
+redis.call('HSET', record, 'admitted_ms', now)
+redis.call('HSET', key('target', target), 'last_attempt', now)
+redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued', 'token', 0, 'give_up', now + queue_wait)
+hold_lease(target, now + resend)
+return {'admitted', '', 0, '', now}

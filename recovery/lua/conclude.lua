@@ -1,0 +1,107 @@
+-- End a recovery in one write: audit entry, counters, cooldown or clear, degraded mode, level,
+-- lease. Said twice it is done once.
+-- ARGV: prefix, id, target, component, strategy, token, result, entry, outcome, past, duration s,
+--       cooldown ms, degraded mode, failures for level 3, is final rung, record ttl s, priority,
+--       buckets (comma separated, seconds)
+-- token: the lease's fence; '' where no lease is held (dry run, denied, expired), 'stale' where
+-- the lease has run out and its holder is taken for dead
+-- answers {concluded|already|lost, level, audit id}
+local id, target, component, strategy, token, result =
+  ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local entry, outcome, past, duration = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local cooldown, mode, level_3_failures = ms(ARGV[12]), ARGV[13], ms(ARGV[14])
+local is_final, record_ttl, severity, buckets = ARGV[15] == '1', ms(ARGV[16]), ARGV[17], ARGV[18]
+local record, state_of_target = key('recovery', id), key('target', target)
+
+local state = redis.call('HGET', record, 'state')
+if not state or state == 'concluded' then return {'already', 0, ''} end
+if token ~= '' then
+  local lease = lease_of(target)
+  if not lease or lease.id ~= id then return {'lost', 0, ''} end
+  if token == 'stale' then
+    if lease.expires > now then return {'lost', 0, ''} end
+  elseif lease.token ~= token then
+    return {'lost', 0, ''}
+  end
+  free_lease(target)
+elseif state ~= 'awaiting_approval' and not redis.call('HGET', record, 'dry_run') then
+  return {'lost', 0, ''}
+end
+
+local level = ms(redis.call('HGET', state_of_target, 'level'))
+local degraded = redis.call('HGET', key('degraded'), target)
+
+local function degrade()
+  if mode == '' or degraded then return end
+  redis.call('HSET', key('degraded'), target, cjson.encode({mode = mode, since = now, recovery_id = id}))
+  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = mode, active = true}))
+  alert({kind = 'degraded', target = target, mode = mode, id = id, severity = severity})
+end
+
+local function restore()
+  redis.call('HDEL', state_of_target, 'level', 'level_since')
+  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
+  level = 1
+  if not degraded then return end
+  redis.call('HDEL', key('degraded'), target)
+  local held = cjson.decode(degraded).mode
+  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
+  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+end
+
+if result == 'recovered' then
+  redis.call('DEL', key('cooldown', target))
+  if redis.call('HEXISTS', state_of_target, 'trial') == 1 then
+    redis.call('HSET', state_of_target, 'healthy_from', now)
+  end
+  restore()
+elseif result == 'not_needed' then
+  redis.call('ZREM', key('attempts', target), id)
+  restore()
+elseif result == 'failed' then
+  redis.call('ZADD', key('failures', target), now, id)
+  redis.call('ZREMRANGEBYSCORE', key('failures', target), '-inf', now - HOUR)
+  redis.call('PEXPIRE', key('failures', target), HOUR)
+  redis.call('SET', key('cooldown', target), id, 'PX', cooldown)
+  alert({kind = 'cooldown', target = target, id = id, seconds = cooldown / 1000, severity = severity})
+  redis.call('HSET', state_of_target, 'trial', 1)
+  redis.call('HDEL', state_of_target, 'healthy_from')
+  degrade()
+  local failures = failures_in_hour(target)
+  if is_final then
+    level = raise_level(target, 3, strategy .. ' is the last resort, and it failed')
+  elseif failures >= level_3_failures then
+    level = raise_level(target, 3, failures .. ' failures in an hour')
+  else
+    level = raise_level(target, 2, strategy .. ' failed')
+  end
+elseif result == 'unclaimed' then
+  redis.call('ZREM', key('attempts', target), id)
+  degrade()
+  level = raise_level(target, 2, 'no worker took the recovery')
+elseif result == 'denied' or result == 'expired' then
+  redis.call('HDEL', key('pending'), id)
+  redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
+end
+
+local counter = component .. '|' .. strategy
+redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
+if result == 'recovered' or result == 'failed' then
+  local bucket = '+Inf'
+  for bound in string.gmatch(buckets, '[^,]+') do
+    if tonumber(duration) <= tonumber(bound) then bucket = bound break end
+  end
+  redis.call('HINCRBY', key('counters'), 'bucket|' .. counter .. '|' .. bucket, 1)
+  redis.call('HINCRBYFLOAT', key('counters'), 'seconds|' .. counter, duration)
+  redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. now .. '}')
+  redis.call('LTRIM', key('outcomes', target), 0, 31)
+  redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)
+end
+
+local entry_id = audit(string.sub(entry, 1, -2) .. ',"level":' .. math.max(level, 1) .. '}')
+redis.call('HSET', record, 'state', 'concluded', 'outcome', outcome, 'concluded_ms', now,
+  'level', math.max(level, 1), 'audit_id', entry_id)
+redis.call('EXPIRE', record, record_ttl)
+alert({kind = 'recovery', id = id, target = target, strategy = strategy, result = result, severity = severity})
+publish({kind = 'concluded', id = id, target = target, result = result})
+return {'concluded', math.max(level, 1), entry_id}

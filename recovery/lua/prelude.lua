@@ -1,0 +1,74 @@
+-- Put before every other script: the clock, the key names, and the few writes that they share.
+-- Keys are built here because one Redis, never a cluster, holds the control plane.
+local prefix = ARGV[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local HOUR = 3600000
+local DECISION_TTL = 60
+
+local function key(kind, name)
+  if name then return prefix .. kind .. ':' .. name end
+  return prefix .. kind
+end
+
+local function ms(text) return tonumber(text) or 0 end
+
+local function publish(fact)
+  redis.call('PUBLISH', key('events'), cjson.encode(fact))
+end
+
+local function alert(fact)
+  fact.at = now
+  redis.call('XADD', key('outbox'), 'MAXLEN', '~', 10000, '*', 'alert', cjson.encode(fact))
+end
+
+local function audit(json)
+  return redis.call('XADD', key('audit'), '*', 'entry', json)
+end
+
+local function failures_in_hour(target)
+  return redis.call('ZCOUNT', key('failures', target), now - HOUR, '+inf')
+end
+
+-- The level is raised here, lowered only where health is proven.
+local function raise_level(target, level, why)
+  local held = ms(redis.call('HGET', key('target', target), 'level'))
+  if held >= level then return held end
+  redis.call('HSET', key('target', target), 'level', level, 'level_since', now)
+  alert({kind = 'level', target = target, level = level, why = why})
+  publish({kind = 'level', target = target, level = level})
+  return level
+end
+
+local function lease_of(target)
+  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up')
+  if not held[1] then return nil end
+  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5])}
+end
+
+local function hold_lease(target, expires)
+  redis.call('HSET', key('lease', target), 'expires', expires)
+  redis.call('ZADD', key('leases'), expires, target)
+end
+
+local function free_lease(target)
+  redis.call('DEL', key('lease', target))
+  redis.call('ZREM', key('leases'), target)
+end
+
+-- A storm must leave a handful of lines: each burst is one counter with its first and last time.
+local function note_refusal(id, target, component, strategy, reason, retry_after, detail)
+  local burst = target .. '|' .. reason
+  redis.call('HSET', key('refused:last'), burst, now)
+  redis.call('HINCRBY', key('counters'), 'refused|' .. component .. '|' .. reason, 1)
+  if redis.call('HINCRBY', key('refused:count'), burst, 1) == 1 then
+    redis.call('HSET', key('refused:first'), burst, now)
+    audit(cjson.encode({id = id, target = target, strategy = strategy, result = 'refused',
+      reason = reason, detail = detail}))
+  end
+  local answer = {recovery_id = id, verdict = 'refused', strategy = strategy, reason = reason,
+    detail = detail}
+  if retry_after > 0 then answer.retry_after = retry_after / 1000 end
+  redis.call('SET', key('decision', id), cjson.encode(answer), 'EX', DECISION_TTL)
+end

@@ -1,0 +1,7 @@
+-- Remember an event that never reached the gate: it names nothing known, or no remedy serves it.
+-- ARGV: prefix, id, target, component, strategy, reason, detail, call a person (0|1)
+local id, target, component, strategy, reason, detail =
+  ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+if ARGV[8] == '1' then raise_level(target, 3, detail) end
+note_refusal(id, target, component, strategy, reason, 0, detail)
+return 1

@@ -1,0 +1,168 @@
+"""What a ``recovery.recover`` message may say, validated before anything acts on it.
+
+A message chooses among configured remedies. It can name a target, a strategy and a smaller scope;
+it has no field for a path, a command, a container or a credential.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from recovery.errors import InvalidEvent
+from recovery.events import FailureEvent, Source, TargetRef
+from recovery.strategy import COMPONENTS, StrictModel, find_component, unknown
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
+
+MAX_BYTES = 16 * 1024
+"""Size cap of one message's arguments as JSON; figures of a probe take some hundred bytes."""
+
+FIGURES = "figures"
+"""Context key under which a trigger passes on what it read; it never changes what is done."""
+
+_SCALAR = (str, int, float, bool, type(None))
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+
+
+class EventMessage(StrictModel):
+    """The arguments of ``recovery.recover``."""
+
+    component: Word
+    target: Word | None = None
+    failure_type: Word | None = None
+    strategy: Word | None = None
+    context: dict[str, Any] = Field(default_factory=dict)
+    source: Source = Source.API
+    correlation_id: Word | None = None
+    by: Line | None = None
+    reason: Line | None = None
+    require_approval: bool = False
+    dry_run: bool = False
+    force: bool = False
+
+
+def read_event(recovery_id: str, message: Mapping[str, Any], policy: Policy) -> FailureEvent:
+    """Turn a message into an event of this policy; raises ``InvalidEvent``, naming what is wrong."""
+    checked = check_shape(message)
+    if checked.component not in COMPONENTS:
+        raise unknown("component", checked.component, COMPONENTS)
+    component = policy.component(checked.component)
+    if checked.failure_type is None and checked.strategy is None:
+        raise InvalidEvent(
+            "an event needs a failure_type or a strategy",
+            {"field": "failure_type", "allowed": sorted(policy.failure_types(component.name))},
+        )
+    if checked.failure_type is not None:
+        allowed = policy.failure_types(component.name)
+        if checked.failure_type not in allowed:
+            raise unknown("failure type", checked.failure_type, allowed)
+    if checked.strategy is not None:
+        policy.strategy(component.name, checked.strategy)
+    if checked.force and not checked.reason:
+        raise InvalidEvent("force needs a reason", {"field": "reason"})
+    target, context = _pick_target(checked, policy)
+    return FailureEvent(
+        id=recovery_id,
+        target=target,
+        failure_type=checked.failure_type,
+        strategy=checked.strategy,
+        context=context,
+        source=checked.source,
+        correlation_id=checked.correlation_id,
+        by=checked.by,
+        reason=checked.reason,
+        require_approval=checked.require_approval,
+        dry_run=checked.dry_run,
+        force=checked.force,
+    )
+
+
+def check_scope(event: FailureEvent, policy: Policy, strategy: str) -> None:
+    """Raises ``InvalidEvent`` where the event's context says what the strategy does not accept."""
+    declared = policy.strategy(event.target.component, strategy).declaration
+    figures = event.context.get(FIGURES, {})
+    if not isinstance(figures, dict) or not all(isinstance(v, _SCALAR) for v in figures.values()):
+        raise InvalidEvent(
+            "context.figures must map names to plain values", {"field": f"context.{FIGURES}"}
+        )
+    said = {name: value for name, value in event.context.items() if name != FIGURES}
+    try:
+        declared.scope.model_validate(said)
+    except ValidationError as error:
+        raise _explain(
+            error,
+            f"context of {declared.full_name}",
+            sorted({*declared.scope.model_fields, *_selectors(event.target.component), FIGURES}),
+        ) from error
+
+
+def check_shape(message: Mapping[str, Any]) -> EventMessage:
+    """Whether a message has known fields of the right type and size; raises ``InvalidEvent``."""
+    size = len(json.dumps(message, default=repr))
+    if size > MAX_BYTES:
+        raise InvalidEvent(
+            f"the event has {size} bytes; at most {MAX_BYTES} are accepted",
+            {"field": "message", "value": size},
+        )
+    try:
+        return EventMessage.model_validate(dict(message))
+    except ValidationError as error:
+        raise _explain(error, "event", sorted(EventMessage.model_fields)) from error
+
+
+def _pick_target(checked: EventMessage, policy: Policy) -> tuple[TargetRef, dict[str, Any]]:
+    """The event's target and what remains of its context once the target is picked."""
+    targets = policy.component(checked.component).targets
+    context = dict(checked.context)
+    chosen = {name: context.pop(name) for name in _selectors(checked.component) if name in context}
+    name = checked.target
+    if name is not None and "/" in name:
+        ref = TargetRef.parse(name)
+        if ref.component != checked.component:
+            raise unknown("target", name, (f"{checked.component}/{known}" for known in targets))
+        name = ref.name
+    if name is not None and name not in targets:
+        raise unknown("target", name, targets)
+    candidates = targets if name is None else {name: targets[name]}
+    if chosen:
+        candidates = {n: t for n, t in candidates.items() if t.is_selected_by(chosen)}
+        if not candidates:
+            raise InvalidEvent(
+                f"no configured {checked.component} target is at {_as_text(chosen)}; an event can "
+                f"only pick a configured target: {', '.join(sorted(targets))}",
+                {"field": "context", "allowed": sorted(targets)},
+            )
+    if len(candidates) > 1 and "default" not in candidates:
+        raise InvalidEvent(
+            f"the event must name one of several {checked.component} targets: "
+            f"{', '.join(sorted(candidates))}",
+            {"field": "target", "allowed": sorted(candidates)},
+        )
+    picked = "default" if "default" in candidates else next(iter(candidates))
+    return TargetRef(checked.component, picked), context
+
+
+def _selectors(component: str) -> tuple[str, ...]:
+    return find_component(component).target.selectors
+
+
+def _as_text(chosen: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {str(value)[:80]!r}" for name, value in chosen.items())
+
+
+def _explain(error: ValidationError, where: str, allowed: list[str]) -> InvalidEvent:
+    """The first problem as a sentence. Values stay out: a stray one may be a secret."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in problem["loc"]) or "message"
+    if problem["type"] == "extra_forbidden":
+        text = f"{where}: unknown key {name[:80]!r}; allowed: {', '.join(allowed)}"
+    else:
+        text = f"{where}: {name[:80]}: {problem['msg']}"
+    return InvalidEvent(text, {"field": name[:80], "allowed": allowed})

@@ -1,0 +1,105 @@
+"""Counters and durations of all recoveries, kept in the control Redis and read as one snapshot.
+
+The script that concludes a recovery writes them in the same step as the audit entry, so they are
+right across hosts, restarts and kills.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from recovery.conclusion import DURATION_BUCKETS
+from recovery.controlplane import reachable
+from recovery.events import Result
+
+if TYPE_CHECKING:
+    from recovery.controlplane import ControlPlane
+
+
+@dataclass(slots=True, kw_only=True)
+class StrategyFigures:
+    """Counts of one strategy by result; durations in seconds; buckets are not cumulative."""
+
+    component: str
+    strategy: str
+    results: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    buckets: Counter[float] = field(default_factory=Counter)
+
+    @property
+    def runs(self) -> int:
+        return self.results[Result.RECOVERED] + self.results[Result.FAILED]
+
+    @property
+    def success_rate(self) -> float | None:
+        return self.results[Result.RECOVERED] / self.runs if self.runs else None
+
+    @property
+    def average_seconds(self) -> float | None:
+        return self.seconds / self.runs if self.runs else None
+
+    def quantile_seconds(self, share: float) -> float | None:
+        """Upper bound of the bucket in which that share of the runs ended; inf past the last."""
+        wanted, seen = share * sum(self.buckets.values()), 0
+        for bound in (*DURATION_BUCKETS, float("inf")):
+            seen += self.buckets[float(bound)]
+            if seen and seen >= wanted:
+                return float(bound)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Every counter at one moment."""
+
+    strategies: tuple[StrategyFigures, ...]
+    refused: Mapping[tuple[str, str], int]
+
+    @property
+    def recovered(self) -> int:
+        return sum(figures.results[Result.RECOVERED] for figures in self.strategies)
+
+    @property
+    def failed(self) -> int:
+        return sum(figures.results[Result.FAILED] for figures in self.strategies)
+
+    @property
+    def success_rate(self) -> float | None:
+        runs = self.recovered + self.failed
+        return self.recovered / runs if runs else None
+
+
+def snapshot(control: ControlPlane) -> Snapshot:
+    """Raises ``ControlPlaneUnavailable``."""
+    with reachable():
+        stored: Mapping[str, str] = control.redis.hgetall(control.key("counters"))
+    return read(stored)
+
+
+def read(stored: Mapping[str, str]) -> Snapshot:
+    """Make sense of the counters' hash: its fields are words joined by ``|``."""
+    by_strategy: dict[tuple[str, str], StrategyFigures] = {}
+    refused: dict[tuple[str, str], int] = {}
+    for name, value in stored.items():
+        kind, component, rest, *more = name.split("|")
+        if kind == "refused":
+            refused[component, rest] = int(value)
+            continue
+        figures = by_strategy.setdefault(
+            (component, rest), StrategyFigures(component=component, strategy=rest)
+        )
+        _add(figures, kind, more, value)
+    ordered = tuple(by_strategy[name] for name in sorted(by_strategy))
+    return Snapshot(strategies=ordered, refused=refused)
+
+
+def _add(figures: StrategyFigures, kind: str, more: list[Any], value: str) -> None:
+    if kind == "attempts":
+        figures.results[more[0]] = int(value)
+    elif kind == "seconds":
+        figures.seconds = float(value)
+    elif kind == "bucket":
+        figures.buckets[float(more[0])] = int(value)

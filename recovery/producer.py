@@ -1,0 +1,138 @@
+"""Putting messages on the broker: events in, assignments on. The only place that sends.
+
+A broker that is away, refusing or silent is a ``ControlPlaneUnavailable`` within two seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from recovery.errors import ControlPlaneUnavailable
+from recovery.events import Assignment, Source, TargetRef
+from recovery.messages import check_shape
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from recovery.config import Policy
+
+RECOVER = "recovery.recover"
+FOLLOW_APPROVAL = "recovery.follow_approval"
+DISPATCH_QUEUE = "dispatch"
+
+
+def trigger(
+    component: str,
+    failure_type: str | None = None,
+    *,
+    target: str | None = None,
+    strategy: str | None = None,
+    context: Mapping[str, Any] | None = None,
+    source: Source = Source.API,
+    correlation_id: str | None = None,
+    by: str | None = None,
+    reason: str | None = None,
+    require_approval: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    recovery_id: str | None = None,
+    app: Celery | None = None,
+) -> str:
+    """Ask for a recovery and return its id at once; ``recovery.records.follow`` follows it.
+
+    The same ``recovery_id`` sent twice is one recovery. Raises ``InvalidEvent`` where the event
+    has the wrong shape and ``ControlPlaneUnavailable`` where the broker does not take it.
+    """
+    said: dict[str, Any] = {
+        "target": target,
+        "failure_type": failure_type,
+        "strategy": strategy,
+        "context": dict(context or {}),
+        "correlation_id": correlation_id,
+        "by": by,
+        "reason": reason,
+        "require_approval": require_approval,
+        "dry_run": dry_run,
+        "force": force,
+    }
+    message = {name: value for name, value in said.items() if value}
+    message |= {"component": component, "source": Source(source).value}
+    check_shape(message)
+    identity = recovery_id or str(uuid4())
+    _send(app or celery_app(), RECOVER, message, queue=DISPATCH_QUEUE, task_id=identity)
+    return identity
+
+
+def assign(assignment: Assignment, policy: Policy, app: Celery) -> None:
+    """Send an admitted recovery to the queue on which its strategy runs."""
+    target = assignment.target
+    strategy = policy.strategy(target.component, assignment.strategy)
+    soft, hard = time_limits(strategy.timeout_seconds)
+    _send(
+        app,
+        task_name(target.component, assignment.strategy),
+        {"recovery_id": assignment.recovery_id, "target": str(target)},
+        queue=queue_of(policy, target),
+        task_id=None,
+        soft_time_limit=soft,
+        time_limit=hard,
+    )
+
+
+def follow_approval(recovery_id: str, app: Celery | None = None) -> None:
+    """Have a dispatcher carry out what a person has decided."""
+    message = {"recovery_id": recovery_id}
+    _send(app or celery_app(), FOLLOW_APPROVAL, message, queue=DISPATCH_QUEUE, task_id=None)
+
+
+def task_name(component: str, strategy: str) -> str:
+    return f"recovery.{component}.{strategy}"
+
+
+def queue_of(policy: Policy, target: TargetRef) -> str:
+    """The component's queue, or that of the one host where the target can be repaired."""
+    host = policy.target(target).host
+    return f"{target.component}.{host}" if host else target.component
+
+
+def time_limits(timeout_seconds: float) -> tuple[float, float]:
+    """Soft and hard limit of a strategy's task, in seconds.
+
+    The remedy keeps its own deadline; the soft limit stops one that does not, and leaves time to
+    prove and conclude; the hard one kills a pool process that even then does not end.
+    """
+    return timeout_seconds + 1.0, timeout_seconds + 30.0
+
+
+@cache
+def celery_app() -> Celery:
+    """An application that can send and nothing else: no task is registered in it."""
+    from celery import Celery
+
+    app = Celery("recovery-producer", set_as_current=False)
+    app.config_from_object("celeryconfig")
+    return app
+
+
+def _send(
+    app: Celery, name: str, message: Mapping[str, Any], *, queue: str, task_id: str | None, **options: Any
+) -> None:
+    with _broker_reachable():
+        app.send_task(
+            name, kwargs=dict(message), queue=queue, task_id=task_id, ignore_result=True, **options
+        )
+
+
+@contextmanager
+def _broker_reachable() -> Iterator[None]:
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except (OperationalError, RedisError, OSError) as error:
+        raise ControlPlaneUnavailable(f"the broker cannot be reached: {error}") from error

@@ -1,0 +1,130 @@
+"""Bring to an end what a dead worker left: leases run out, approvals expired, bursts gone quiet.
+
+A lease is renewed every second while a remedy runs. One that has run out is looked at by a script,
+which says whether its recovery is sent again, resumed by another worker, or given up.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from recovery import records
+from recovery.admission import RESEND_SECONDS
+from recovery.conclusion import NO_LEASE, STALE_LEASE, conclude
+from recovery.controlplane import reachable
+from recovery.errors import UnknownRecovery
+from recovery.events import Assignment, Outcome, Result, TargetRef
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
+    from recovery.controlplane import ControlPlane
+
+RESUMPTIONS = 2
+"""How often a recovery is handed to another worker before it is taken to be what kills them."""
+
+QUIET_SECONDS = 60.0
+LONGEST_BURST_SECONDS = 3600.0
+
+
+def expired_leases(control: ControlPlane) -> tuple[TargetRef, ...]:
+    """Targets whose lease has run out by the control plane's clock."""
+    with reachable():
+        names = control.redis.zrangebyscore(control.key("leases"), "-inf", control.now_ms())
+    return tuple(TargetRef.parse(name) for name in names)
+
+
+def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[Assignment, ...]:
+    """Settle one target's lease if it has run out; what must be sent is returned."""
+    answer, recovery_id, strategy = control.run(
+        "expire",
+        str(target),
+        int(RESEND_SECONDS * 1000),
+        int(policy.limits(target).queue_wait_seconds * 1000),
+        RESUMPTIONS,
+    )
+    if answer in ("resend", "resume"):
+        return (Assignment(recovery_id=recovery_id, target=target, strategy=strategy),)
+    if answer == "unclaimed":
+        waited = policy.limits(target).queue_wait_seconds
+        _give_up(
+            control,
+            policy,
+            recovery_id,
+            Outcome(
+                result=Result.UNCLAIMED,
+                error="unclaimed",
+                detail=f"no worker took it from its queue within {waited:g} s",
+            ),
+        )
+    elif answer == "dead":
+        _give_up(
+            control,
+            policy,
+            recovery_id,
+            Outcome(
+                result=Result.FAILED,
+                error="worker_lost",
+                detail=f"its worker died {RESUMPTIONS + 1} times",
+            ),
+        )
+    return ()
+
+
+def decided(control: ControlPlane) -> tuple[records.Recovery, ...]:
+    """Waiting recoveries that a person has decided on, and that have not followed it yet."""
+    return tuple(record for record in _pending(control) if record.decision is not None)
+
+
+def expire_approvals(control: ControlPlane, policy: Policy) -> int:
+    """Conclude what nobody approved in time; returns how many."""
+    now_ms = control.now_ms()
+    with reachable():
+        stored = control.redis.hgetall(control.key("pending"))
+    late = [name for name, text in stored.items() if json.loads(text)["expires"] <= now_ms]
+    for recovery_id in late:
+        record = records.load(control, recovery_id)
+        outcome = Outcome(
+            result=Result.EXPIRED, error="expired", detail="nobody approved it in time"
+        )
+        conclude(control, policy, record, outcome, NO_LEASE)
+    return len(late)
+
+
+def close_refused_bursts(control: ControlPlane) -> int:
+    """Write the summary of each burst of refused events that is over; returns how many."""
+    closed: int = control.run(
+        "refused", int(QUIET_SECONDS * 1000), int(LONGEST_BURST_SECONDS * 1000)
+    )
+    return closed
+
+
+def _pending(control: ControlPlane) -> tuple[records.Recovery, ...]:
+    with reachable():
+        names = control.redis.hkeys(control.key("pending"))
+    found = []
+    for name in names:
+        try:
+            found.append(records.load(control, name))
+        except UnknownRecovery:
+            continue
+    return tuple(found)
+
+
+def _give_up(control: ControlPlane, policy: Policy, recovery_id: str, outcome: Outcome) -> None:
+    record = records.load(control, recovery_id)
+    known_before = Outcome(
+        result=outcome.result,
+        error=outcome.error,
+        detail=outcome.detail,
+        before=record.before,
+        attempts=record.attempts,
+        duration=_age(control, record),
+    )
+    conclude(control, policy, record, known_before, STALE_LEASE)
+
+
+def _age(control: ControlPlane, record: records.Recovery) -> float:
+    if record.started_ms is None:
+        return 0.0
+    return (control.now_ms() - record.started_ms) / 1000

@@ -1,0 +1,253 @@
+"""How a component, its probe and its strategies are declared, and how they are found by name.
+
+A component is a folder ``recovery/components/<name>`` whose package declares ``COMPONENT``; a
+strategy is one function in the file named after it in that folder. Finding one imports only its
+own component, so a worker pays for nothing it does not repair.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from recovery.errors import InvalidEvent
+from recovery.events import Figure, ProbeReport
+
+T = TypeVar("T")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> object:
+    """``30m`` → 1800.0; a number is seconds already. Raises ``ValueError`` for other text."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write for instance 500ms, 30s, 30m, 1h, 7d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+"""Seconds as a float, written in the policy as a number or as ``30s``, ``5m``, ``24h``."""
+
+COMPONENTS = ("redis", "chromadb", "openwebui", "system")
+
+
+class StrictModel(BaseModel):
+    """Everything that is read from outside: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+
+class Parameters(StrictModel):
+    """The keys that a strategy's own block of the policy may hold beside the common ones."""
+
+
+class Scope(StrictModel):
+    """What an event's context may say to this strategy: a smaller scope, never a new remedy."""
+
+
+class TargetModel(StrictModel):
+    """One target's block in the policy.
+
+    ``host`` binds the target to one host: its remedies then run on that host's queue.
+    ``selectors`` names the context keys by which an event may pick this target, each an attribute
+    or property of the model.
+    """
+
+    selectors: ClassVar[tuple[str, ...]] = ()
+
+    host: str | None = None
+    max_attempts_per_hour: int | None = Field(default=None, ge=1)
+    cooldown_seconds: Duration | None = None
+
+    def is_selected_by(self, chosen: Mapping[str, Any]) -> bool:
+        return all(getattr(self, name) == value for name, value in chosen.items())
+
+
+class Journal(Protocol):
+    """What a remedy is handed to work through: its deadline, its scope and its diary."""
+
+    dry_run: bool
+    scope: Scope
+
+    def remaining(self) -> float:
+        """Seconds until the strategy's deadline; raises ``DeadlineExceeded`` when it has passed."""
+        ...
+
+    def note(self, text: str, **figures: Figure) -> None:
+        """Write down something observed."""
+        ...
+
+    def change(self, text: str, action: Callable[[], T], **figures: Figure) -> T | None:
+        """Do something that changes the target; in a dry run only say so, and return ``None``."""
+        ...
+
+    def tell_applications(self, text: str, notice: str) -> None:
+        """Tell the target's applications, through the channel, to act on ``notice``."""
+        ...
+
+
+Remedy = Callable[[Any, Any, Journal], None]
+Probe = Callable[[Any, float], ProbeReport]
+Evidence = Callable[[Any, float], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureType:
+    """A way in which a component fails.
+
+    ``is_a`` names the wider type whose remedies also serve this one. ``remediable`` is false
+    where acting would harm or cannot help: a server that is still loading, a refused password.
+    ``needs_person`` calls one at once, since nothing automatic will ever help.
+    """
+
+    name: str
+    summary: str
+    is_a: str | None = None
+    remediable: bool = True
+    needs_person: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """A named remedy of a component; ``remedy`` is None where this release only knows its name."""
+
+    component: str
+    name: str
+    summary: str
+    parameters: type[Parameters] = Parameters
+    scope: type[Scope] = Scope
+    remedy: Remedy | None = None
+    destructive: bool = False
+    timeout_seconds: float = 5.0
+    max_retries: int = 0
+    backoff_seconds: float = 0.5
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.component}.{self.name}"
+
+    @property
+    def is_available(self) -> bool:
+        return self.remedy is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A kind of thing that is repaired.
+
+    ``probe`` and ``evidence`` are ``module:function`` references, imported when first used.
+    ``strategies`` names the files of this folder that hold one strategy each; ``planned`` declares
+    strategies that a policy may already configure and that cannot run yet.
+    """
+
+    name: str
+    target: type[TargetModel]
+    failure_types: tuple[FailureType, ...]
+    strategies: tuple[str, ...] = ()
+    planned: tuple[Strategy, ...] = ()
+    probe: str | None = None
+    evidence: str | None = None
+
+    def failure_type(self, name: str) -> FailureType | None:
+        return next((known for known in self.failure_types if known.name == name), None)
+
+
+def strategy(
+    *,
+    component: str,
+    summary: str,
+    parameters: type[Parameters] = Parameters,
+    scope: type[Scope] = Scope,
+    destructive: bool = False,
+    timeout_seconds: float = 5.0,
+    max_retries: int = 0,
+    backoff_seconds: float = 0.5,
+) -> Callable[[Remedy], Strategy]:
+    """Declare the decorated function as the strategy of its name. Figures are defaults."""
+
+    def declare(remedy: Remedy) -> Strategy:
+        return Strategy(
+            component=component,
+            name=remedy.__name__,
+            summary=summary,
+            parameters=parameters,
+            scope=scope,
+            remedy=remedy,
+            destructive=destructive,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            backoff_seconds=backoff_seconds,
+        )
+
+    return declare
+
+
+@cache
+def find_component(name: str) -> Component:
+    if name not in COMPONENTS:
+        raise unknown("component", name, COMPONENTS)
+    declared: Component = importlib.import_module(f"recovery.components.{name}").COMPONENT
+    return declared
+
+
+@cache
+def find_strategy(component: str, name: str) -> Strategy:
+    declared = find_component(component)
+    for planned in declared.planned:
+        if planned.name == name:
+            return planned
+    if name not in declared.strategies:
+        raise unknown("strategy", name, strategy_names(component))
+    module = importlib.import_module(f"recovery.components.{component}.{name}")
+    found: Strategy = getattr(module, name)
+    return found
+
+
+def strategy_names(component: str) -> tuple[str, ...]:
+    declared = find_component(component)
+    return (*declared.strategies, *(planned.name for planned in declared.planned))
+
+
+@cache
+def find_probe(component: str) -> Probe:
+    """Raises ``InvalidEvent`` where this release has no probe for the component."""
+    reference = find_component(component).probe
+    if reference is None:
+        raise InvalidEvent(
+            f"this release has no probe for {component}", {"field": "component", "value": component}
+        )
+    found: Probe = _load(reference)
+    return found
+
+
+@cache
+def find_evidence(component: str) -> Evidence | None:
+    reference = find_component(component).evidence
+    if reference is None:
+        return None
+    found: Evidence = _load(reference)
+    return found
+
+
+def unknown(field_name: str, value: str, allowed: Iterable[str]) -> InvalidEvent:
+    """The one way to say that something has no such name, with the names that there are."""
+    names = sorted(allowed)
+    return InvalidEvent(
+        f"unknown {field_name} {value[:80]!r}; known: {', '.join(names) or 'none'}",
+        {"field": field_name, "value": value[:80], "allowed": names},
+    )
+
+
+def _load(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)

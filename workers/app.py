@@ -1,0 +1,28 @@
+"""The Celery application: settings from ``celeryconfig``, tasks from this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init
+
+from recovery import logs
+
+app = Celery("recovery")
+app.config_from_object("celeryconfig")
+
+
+@setup_logging.connect
+def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
+    """Ours instead of Celery's, so that every line has the same shape and UTC times."""
+    logs.configure(loglevel or "INFO")
+
+
+@worker_process_init.connect
+def warm_up(**_: Any) -> None:
+    """Read the policy and load the scripts before the first task, not in its way."""
+    from workers import context
+
+    context.policy()
+    context.control()

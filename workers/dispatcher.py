@@ -1,0 +1,62 @@
+"""Queue ``dispatch``: every event passes here on its way to a strategy's queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery import Task
+
+from recovery import approvals, dispatch, producer
+from recovery.errors import ControlPlaneUnavailable
+from recovery.events import Decision, Verdict
+from workers import context
+from workers.app import app
+
+log = structlog.get_logger()
+
+_AWAY = {
+    # A restarting Redis is back in seconds; until then the event stays in this message.
+    "autoretry_for": (ControlPlaneUnavailable,),
+    "max_retries": 8,
+    "retry_backoff": 0.5,
+    "retry_backoff_max": 10,
+}
+
+
+@app.task(bind=True, name=producer.RECOVER, **_AWAY)
+def recover(self: Task[..., Any], *arguments: Any, **message: Any) -> dict[str, Any]:
+    """Decide about one failure event and send its strategy's task."""
+    if arguments:
+        message["arguments"] = list(arguments)
+    decided = dispatch.dispatch(
+        context.control(), context.policy(), str(self.request.id), message
+    )
+    _send(decided)
+    return decided.decision.as_dict()
+
+
+@app.task(name=producer.FOLLOW_APPROVAL, **_AWAY)
+def follow_approval(recovery_id: str) -> dict[str, Any] | None:
+    """Carry out what a person has decided about a waiting recovery."""
+    decided = approvals.follow(context.control(), context.policy(), recovery_id)
+    if decided is None:
+        return None
+    _send(decided)
+    return decided.decision.as_dict()
+
+
+def _send(decided: dispatch.Dispatched) -> None:
+    for assignment in decided.assignments:
+        producer.assign(assignment, context.policy(), app)
+    _log(decided.decision)
+
+
+def _log(decision: Decision) -> None:
+    facts = {name: value for name, value in decision.as_dict().items() if value != ""}
+    if decision.verdict is Verdict.REFUSED:
+        log.info("refused", **facts)
+    else:
+        log.info("decided", **facts)
+
+

@@ -1,0 +1,49 @@
+"""Queue ``maintenance``: what beat does so that nothing stays half done."""
+
+from __future__ import annotations
+
+import structlog
+
+from recovery import approvals, audit, producer, reconcile
+from workers import context, orphans
+from workers.app import app
+
+log = structlog.get_logger()
+
+
+@app.task(name="recovery.reconcile", ignore_result=True)
+def reconcile_leases() -> int:
+    """Settle leases whose heartbeat stopped, and bring back events whose dispatcher died."""
+    control, policy = context.control(), context.policy()
+    settled = 0
+    for target in reconcile.expired_leases(control):
+        for assignment in reconcile.settle(control, policy, target):
+            log.warning("sent again", recovery_id=assignment.recovery_id, target=str(target))
+            producer.assign(assignment, policy, app)
+        settled += 1
+    orphans.restore(app, (producer.DISPATCH_QUEUE, "celery"))
+    return settled
+
+
+@app.task(name="recovery.follow_decisions", ignore_result=True)
+def follow_decisions() -> int:
+    """Carry out approvals that the gate would not let start before, and expire old ones."""
+    control, policy = context.control(), context.policy()
+    waiting = reconcile.decided(control)
+    for record in waiting:
+        decided = approvals.follow(control, policy, record.id)
+        for assignment in decided.assignments if decided else ():
+            producer.assign(assignment, policy, app)
+    return len(waiting) + reconcile.expire_approvals(control, policy)
+
+
+@app.task(name="recovery.close_refused_bursts", ignore_result=True)
+def close_refused_bursts() -> int:
+    """Write one audit line for each burst of refused events that is over."""
+    return reconcile.close_refused_bursts(context.control())
+
+
+@app.task(name="recovery.trim_audit", ignore_result=True)
+def trim_audit() -> int:
+    """Drop audit entries older than the policy's retention."""
+    return audit.trim(context.control(), context.policy().audit.retention_days)

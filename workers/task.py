@@ -1,0 +1,68 @@
+"""How a strategy becomes a Celery task: limits, retries and backoff from the policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Task
+
+from recovery import lifecycle, producer
+from recovery.events import Assignment, TargetRef
+from recovery.strategy import find_strategy
+from workers import context
+from workers.app import app
+
+DELIVER_ALERTS = "recovery.deliver_alerts"
+NOTIFY_QUEUE = "notify"
+
+
+def strategy_task(component: str, strategy: str) -> Task[..., Any]:
+    """The task of one strategy, with what the policy says of it as Celery's own settings."""
+    declared = find_strategy(component, strategy)
+    configured = next(
+        (s for s in context.policy().component(component).strategies if s.name == strategy), None
+    )
+    timeout = configured.timeout_seconds if configured else declared.timeout_seconds
+    soft, hard = producer.time_limits(timeout)
+
+    def run(self: Task[..., Any], recovery_id: str, target: str) -> dict[str, Any]:
+        return run_strategy(self, recovery_id, TargetRef.parse(target), strategy)
+
+    run.__doc__ = declared.summary
+    task: Task[..., Any] = app.task(
+        run,
+        bind=True,
+        name=producer.task_name(component, strategy),
+        # The lifecycle decides whether to retry; Celery's own count must not end it earlier.
+        max_retries=None,
+        default_retry_delay=configured.backoff_seconds if configured else declared.backoff_seconds,
+        soft_time_limit=soft,
+        time_limit=hard,
+    )
+    return task
+
+
+def run_strategy(
+    task: Task[..., Any], recovery_id: str, target: TargetRef, strategy: str
+) -> dict[str, Any]:
+    """Run one attempt, and have Celery run the next one where the lifecycle asks for it."""
+    assignment = Assignment(recovery_id=recovery_id, target=target, strategy=strategy)
+    ending = lifecycle.run(
+        context.control(),
+        context.policy(),
+        assignment,
+        context.holder(),
+        stopped_by=(SoftTimeLimitExceeded,),
+    )
+    if isinstance(ending, lifecycle.RetryLater):
+        raise task.retry(exc=ending.error, countdown=ending.countdown)
+    if isinstance(ending, lifecycle.Skipped):
+        return {"result": "skipped", "reason": ending.reason}
+    nudge_notify()
+    return {"result": ending.result.value, "error": ending.error, "seconds": ending.duration}
+
+
+def nudge_notify() -> None:
+    """Have alerts delivered now; beat does it anyway, so a lost message only costs seconds."""
+    app.send_task(DELIVER_ALERTS, queue=NOTIFY_QUEUE, ignore_result=True, expires=30)
