@@ -85,7 +85,8 @@ def find(control: ControlPlane, prefix: str) -> str:
     matching = sorted(name for name in names if name.startswith(prefix))
     if len(matching) > 1:
         raise InvalidEvent(
-            f"{prefix!r} begins the ids of {len(matching)} waiting recoveries", {"allowed": matching}
+            f"{prefix!r} begins the ids of {len(matching)} waiting recoveries",
+            {"allowed": matching},
         )
     return matching[0] if matching else prefix
 

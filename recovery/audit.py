@@ -35,7 +35,11 @@ class AuditEntry:
     fields: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"audit_id": self.id, "at": self.at.isoformat(timespec="milliseconds"), **self.fields}
+        return {
+            "audit_id": self.id,
+            "at": self.at.isoformat(timespec="milliseconds"),
+            **self.fields,
+        }
 
 
 def compose(recovery: Recovery, outcome: Outcome) -> str:

@@ -80,9 +80,7 @@ def reachable() -> Iterator[None]:
         raise ControlPlaneUnavailable(f"the control Redis refuses to work: {error}") from error
     except exceptions.ResponseError as error:
         if any(code in str(error) for code in _AWAY_REPLIES):
-            raise ControlPlaneUnavailable(
-                f"the control Redis refuses to work: {error}"
-            ) from error
+            raise ControlPlaneUnavailable(f"the control Redis refuses to work: {error}") from error
         raise
 
 

@@ -113,7 +113,9 @@ def _mode(event: FailureEvent, strategy: StrategyPolicy) -> Mode:
     return Mode.ADMIT
 
 
-def _choose(control: ControlPlane, policy: Policy, event: FailureEvent) -> StrategyPolicy | NoRemedy:
+def _choose(
+    control: ControlPlane, policy: Policy, event: FailureEvent
+) -> StrategyPolicy | NoRemedy:
     if event.strategy is not None:
         asked_for = policy.strategy(event.target.component, event.strategy)
         if not asked_for.declaration.is_available:

@@ -82,7 +82,9 @@ class RecordingJournal:
         return result
 
     def tell_applications(self, text: str, notice: str) -> None:
-        message = json.dumps({"target": str(self._target), "notice": notice, "id": self._recovery_id})
+        message = json.dumps(
+            {"target": str(self._target), "notice": notice, "id": self._recovery_id}
+        )
 
         def publish() -> None:
             with reachable():
@@ -101,7 +103,9 @@ class RecordingJournal:
             planned=planned,
         )
         self.steps.append(step)
-        log.info("step", step=text, planned=planned, **{f"figure_{k}": v for k, v in figures.items()})
+        log.info(
+            "step", step=text, planned=planned, **{f"figure_{k}": v for k, v in figures.items()}
+        )
         key = self._control.key("steps", self._recovery_id)
         try:
             with reachable():

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import evidence, lease as leases, records
+from recovery import evidence, records
+from recovery import lease as leases
 from recovery.conclusion import Conclusion, conclude
 from recovery.errors import (
     ControlPlaneUnavailable,
@@ -182,7 +183,7 @@ class _Attempt:
             return error
         except self.stopped_by:
             return DeadlineExceeded(f"stopped at its {self.strategy.timeout_seconds:g} s")
-        except Exception as error:  # noqa: BLE001 - whatever a remedy raises is an outcome with a name
+        except Exception as error:
             log.exception("remedy crashed")
             return RemedyCrashed(f"{type(error).__name__} in {declaration.full_name}")
         return None
@@ -242,7 +243,7 @@ class _Attempt:
         """What cannot be probed is not healthy: a probe's own crash proves nothing."""
         try:
             return self.probe(self.target, self._probe_timeout())
-        except Exception as error:  # noqa: BLE001 - a crash is a finding, logged and in the audit
+        except Exception as error:
             log.exception("probe crashed")
             return ProbeReport(
                 healthy=False, failure_type="probe_crashed", summary=type(error).__name__

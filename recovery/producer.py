@@ -119,7 +119,13 @@ def celery_app() -> Celery:
 
 
 def _send(
-    app: Celery, name: str, message: Mapping[str, Any], *, queue: str, task_id: str | None, **options: Any
+    app: Celery,
+    name: str,
+    message: Mapping[str, Any],
+    *,
+    queue: str,
+    task_id: str | None,
+    **options: Any,
 ) -> None:
     with _broker_reachable():
         app.send_task(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recovery.events import ALL_ELSE_FAILED, PastOutcome, Result
 
 if TYPE_CHECKING:
-    from recovery.config import ComponentPolicy, StrategyPolicy
+    from recovery.config import StrategyPolicy
     from recovery.strategy import FailureType
 
 LADDER_MEMORY_SECONDS = 3600.0

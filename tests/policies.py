@@ -24,6 +24,8 @@ def policy_text(
         "max_retries": 3,
         "backoff_multiplier": 2,
         "timeout_seconds": 5,
+        # Tests leak connections and want them killed at once.
+        "idle_at_least": 0,
         "conditions": ["connection_timeout", "connection_error", "high_latency"],
         **(reconnect or {}),
     }

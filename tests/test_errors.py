@@ -6,8 +6,8 @@ import json
 import pickle
 
 import pytest
-from celery.backends.base import BaseBackend
 from celery import Celery
+from celery.backends.base import BaseBackend
 
 from recovery import errors
 

@@ -54,10 +54,10 @@ def test_a_recovery_survives_the_death_of_its_worker(
 def test_a_dead_workers_lease_is_free_within_ten_seconds(stack: Stack, fleet: Fleet) -> None:
     control = stack.control
     victim = fleet.start(app="tests.faulty_app", environ={"FAULT_AT": "act"}, beat=False)
-    fleet.start(app="tests.faulty_app", queues=("maintenance", "redis"))
     stack.exhaust_clients()
     recovery_id = stack.trigger("connection_error")
     until(lambda: control.redis.get(control.key("fault:pid")), what="reached act")
+    fleet.start(app="tests.faulty_app", queues=("maintenance", "redis"))
 
     victim.kill()
 

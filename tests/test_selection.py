@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recovery.events import ALL_ELSE_FAILED, PastOutcome, Result
 from recovery.selection import ladder, select

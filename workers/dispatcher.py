@@ -29,9 +29,7 @@ def recover(self: Task[..., Any], *arguments: Any, **message: Any) -> dict[str, 
     """Decide about one failure event and send its strategy's task."""
     if arguments:
         message["arguments"] = list(arguments)
-    decided = dispatch.dispatch(
-        context.control(), context.policy(), str(self.request.id), message
-    )
+    decided = dispatch.dispatch(context.control(), context.policy(), str(self.request.id), message)
     _send(decided)
     return decided.decision.as_dict()
 
@@ -58,5 +56,3 @@ def _log(decision: Decision) -> None:
         log.info("refused", **facts)
     else:
         log.info("decided", **facts)
-
-

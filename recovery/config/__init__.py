@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from recovery.config.environment import Environment
 from recovery.config.loading import current_policy, find_policy_file, load_policy
-from recovery.config.policy import ComponentPolicy, DegradedModePolicy, Limits, Policy, StrategyPolicy
+from recovery.config.policy import (
+    ComponentPolicy,
+    DegradedModePolicy,
+    Limits,
+    Policy,
+    StrategyPolicy,
+)
 from recovery.config.presentation import effective, json_schema, warnings
 
 __all__ = [

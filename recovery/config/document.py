@@ -142,7 +142,9 @@ class _Reader:
             if key in found:
                 first = self.lines[below]
                 self.problems.append(
-                    self._problem(_line(key_node), below, f"stands here twice, first in line {first}")
+                    self._problem(
+                        _line(key_node), below, f"stands here twice, first in line {first}"
+                    )
                 )
                 continue
             self.lines[below] = _line(key_node)

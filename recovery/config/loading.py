@@ -69,9 +69,13 @@ def _as_written(data: Any, location: KeyPath) -> KeyPath:
     path: list[str | int] = []
     for index, part in enumerate(location):
         is_last = index == len(location) - 1
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        if (
+            isinstance(data, dict)
+            and part in data
+            or isinstance(data, list)
+            and isinstance(part, int)
+            and part < len(data)
+        ):
             data = data[part]
         elif not (is_last and isinstance(data, dict)):
             continue
@@ -101,9 +105,7 @@ def _keys_at(location: KeyPath) -> set[str]:
     models: list[Any] = [policy_document()]
     for part in location:
         models = [found for model in models for found in _below(model, part)]
-    known = {
-        name for model in models if _is_model(model) for name in _names(model)
-    }
+    known = {name for model in models if _is_model(model) for name in _names(model)}
     return known
 
 

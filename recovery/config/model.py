@@ -146,9 +146,7 @@ def policy_document() -> type[PolicyDocument]:
     """The file's model with every component and strategy that this release knows."""
     fields: dict[str, Any] = {name: (component_block(name) | None, None) for name in COMPONENTS}
     section: Any = create_model("Recovery", __base__=RecoverySection, **fields)
-    return create_model(
-        "RecoveryPolicy", __base__=PolicyDocument, recovery=(section, section())
-    )
+    return create_model("RecoveryPolicy", __base__=PolicyDocument, recovery=(section, section()))
 
 
 @cache
@@ -156,7 +154,7 @@ def component_block(name: str) -> type[ComponentBlock]:
     """The model of one component's part of the file."""
     declared = find_component(name)
     blocks = [_strategy_block(declared, find_strategy(name, s)) for s in strategy_names(name)]
-    one: Any = blocks[0] if len(blocks) == 1 else Union[tuple(blocks)]  # noqa: UP007 - built at run time
+    one: Any = blocks[0] if len(blocks) == 1 else Union[tuple(blocks)]
     if len(blocks) > 1:
         one = Annotated[one, Field(discriminator="name")]
     fields: dict[str, Any] = {

@@ -39,9 +39,7 @@ def _ping_ms(client: Any) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _from_error(
-    error: exceptions.RedisError, *, connected: bool, timeout: float
-) -> ProbeReport:
+def _from_error(error: exceptions.RedisError, *, connected: bool, timeout: float) -> ProbeReport:
     """Which failure an error is. Order matters: redis-py derives several from ConnectionError."""
     text = str(error)
     if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):

@@ -23,7 +23,7 @@ class Reconnect(Parameters):
     """
 
     stale_after: Duration = 300.0
-    idle_at_least: Duration = 1.0
+    idle_at_least: float = Field(default=1.0, ge=0)
     goal_percent: float = Field(default=75.0, gt=0, lt=100)
 
 

@@ -42,7 +42,9 @@ class RedisTarget(TargetModel):
         if parts.scheme not in _SCHEMES:
             raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
         if parts.password or parts.username:
-            raise ValueError("must not hold credentials: use username and password or password_file")
+            raise ValueError(
+                "must not hold credentials: use username and password or password_file"
+            )
         return url
 
     def is_selected_by(self, chosen: Mapping[str, Any]) -> bool:
