@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def single(url: str, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Microseconds of one admitted event, each on a clean target, and of one script that does nothing."""
+    """Microseconds of one admitted event on a clean target, and of a script that does nothing."""
     from recovery.admission import ask
     from recovery.config import current_policy
     from recovery.controlplane import ControlPlane
@@ -62,7 +62,8 @@ def single(url: str, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
         between = time.perf_counter()
         decision = ask(control, policy, event, "reconnect")
         ended = time.perf_counter()
-        assert not isinstance(decision, str) and decision.admitted, decision
+        if isinstance(decision, str) or not decision.admitted:
+            raise RuntimeError(f"a clean target was refused: {decision}")
         baseline.append((between - began) * 1e6)
         ours.append((ended - between) * 1e6)
         client.flushdb()
@@ -102,7 +103,8 @@ def _hammer(url: str, policy_file: str, seconds: float) -> tuple[int, int]:
         admitted += 1
         assignment = Assignment(recovery_id=event.id, target=target, strategy="reconnect")
         held = claim(control, assignment, "bench")
-        assert isinstance(held, Lease)
+        if not isinstance(held, Lease):
+            raise TypeError(f"an admitted recovery could not be claimed: {held}")
         outcome = Outcome(result=Result.RECOVERED, attempts=1)
         conclude(control, policy, records.load(control, event.id), outcome, held.fence)
     return admitted, asked

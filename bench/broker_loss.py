@@ -1,4 +1,4 @@
-"""Does a stock Celery worker outlive its broker, with the versions that are installed?
+"""Does a stock Celery worker outlive its broker, with the versions that are installed.
 
 Every round has a Redis and a worker of its own. Redis is killed with SIGKILL while the worker is in
 the state asked for, stays away for two seconds and comes back with its append-only file. A worker

@@ -37,8 +37,8 @@ def measured_run(self: Any, recovery_id: str, *args: Any) -> dict[str, Any]:
 
 def measured_remedy(*args: Any) -> None:
     _moments["remedy"] = time.monotonic()
-    assert _remedy is not None
-    _remedy(*args)
+    if _remedy is not None:
+        _remedy(*args)
 
 
 task.run_strategy = measured_run

@@ -1,4 +1,4 @@
-"""The end of a recovery: everything that a conclusion changes, said to the control plane at once."""
+"""The end of a recovery: all that a conclusion changes, said to the control plane at once."""
 
 from __future__ import annotations
 

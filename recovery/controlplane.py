@@ -32,7 +32,8 @@ class ControlPlane:
     """One process's view of the control Redis. Forked children may share the object."""
 
     def __init__(self, client: Redis, prefix: str = "recovery:") -> None:
-        self.redis = client
+        # redis-py types one answer as sync or async; every use here would need a cast.
+        self.redis: Any = client
         self.prefix = prefix
         self._scripts: dict[str, Script] = {}
 

@@ -23,7 +23,7 @@ from recovery.events import (
 )
 from recovery.messages import check_scope, read_event
 from recovery.selection import ladder, select
-from recovery.strategy import FailureType, find_component
+from recovery.strategy import COMPONENTS, FailureType, find_component
 
 if TYPE_CHECKING:
     from recovery.config import Policy, StrategyPolicy
@@ -100,7 +100,7 @@ def admit(
 
 
 def _was_never_sent(answer: Decision) -> bool:
-    """A known id that still waits in its queue: whoever admitted it may have died before sending."""
+    """A known id still in its queue: whoever admitted it may have died before sending."""
     return answer.verdict is Verdict.DUPLICATE and answer.detail == State.QUEUED
 
 
@@ -164,7 +164,7 @@ def _reject_invalid(
     control: ControlPlane, recovery_id: str, message: Mapping[str, Any], error: InvalidEvent
 ) -> Decision:
     component = str(message.get("component", ""))
-    known = component if component.isidentifier() and len(component) < 32 else "unknown"
+    known = component if component in COMPONENTS else "unknown"
     control.run("reject", recovery_id, "invalid", known, "", Refusal.INVALID, error.message, 0)
     return Decision(
         recovery_id=recovery_id,

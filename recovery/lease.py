@@ -1,4 +1,4 @@
-"""The lease of a running recovery: taken, renewed by a heartbeat, and fencing whatever is written."""
+"""The lease of a running recovery: taken, renewed by a heartbeat, fencing what is written."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Lease:
         self._keep("", TTL_SECONDS, {})
 
     def await_retry(self, countdown: float) -> None:
-        """Keep the target held, by nobody's heartbeat, until the retry is due and a little longer."""
+        """Keep the target held, without a heartbeat, until a little after the retry is due."""
         self._keep(State.RETRYING.value, countdown + RETRY_GRACE_SECONDS, {})
 
     def _keep(self, phase: str, ttl: float, facts: Mapping[str, object]) -> None:

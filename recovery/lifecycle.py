@@ -97,7 +97,7 @@ def run(
 class _Attempt:
     """One attempt of one claimed recovery."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - called in one place, in the order of use
         self,
         control: ControlPlane,
         policy: Policy,
@@ -264,6 +264,7 @@ def _sentence(record: records.Recovery, outcome: Outcome) -> str:
     found = f"; the probe finds it {proof.failure_type or 'healthy'}" if proof else ""
     figures = f" ({proof.summary})" if proof and proof.summary else ""
     return (
-        f"{record.target}: {outcome.result.value} by {record.strategy} after {outcome.duration:.2f} s"
-        f" and {outcome.attempts} attempts, because of {reason}{found}{figures}"
+        f"{record.target}: {outcome.result.value} by {record.strategy}"
+        f" after {outcome.duration:.2f} s and {outcome.attempts} attempts,"
+        f" because of {reason}{found}{figures}"
     )

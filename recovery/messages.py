@@ -49,7 +49,7 @@ class EventMessage(StrictModel):
 
 
 def read_event(recovery_id: str, message: Mapping[str, Any], policy: Policy) -> FailureEvent:
-    """Turn a message into an event of this policy; raises ``InvalidEvent``, naming what is wrong."""
+    """Turn a message into an event of this policy; raises ``InvalidEvent``, naming the fault."""
     checked = check_shape(message)
     if checked.component not in COMPONENTS:
         raise unknown("component", checked.component, COMPONENTS)

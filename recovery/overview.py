@@ -98,7 +98,7 @@ def target_states(control: ControlPlane, policy: Policy) -> tuple[TargetState, .
     return tuple(_state(policy, ref, *row) for ref, row in zip(refs, rows, strict=True))
 
 
-def _state(
+def _state(  # noqa: PLR0917 - one argument a column of the pipeline
     policy: Policy,
     ref: TargetRef,
     held: dict[str, str],

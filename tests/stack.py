@@ -1,4 +1,4 @@
-"""Everything that an end-to-end test needs: control plane, target, policy, and workers on demand."""
+"""What an end-to-end test needs: control plane, target, policy, and workers on demand."""
 
 from __future__ import annotations
 

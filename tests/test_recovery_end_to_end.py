@@ -1,4 +1,4 @@
-"""From an event on the broker to a proven repair, through real workers and a really broken Redis."""
+"""From an event to a proven repair, through real workers and a really broken Redis."""
 
 from __future__ import annotations
 

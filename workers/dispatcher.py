@@ -15,7 +15,7 @@ from workers.app import app
 
 log = structlog.get_logger()
 
-_AWAY = {
+_AWAY: dict[str, Any] = {
     # A restarting Redis is back in seconds; until then the event stays in this message.
     "autoretry_for": (ControlPlaneUnavailable,),
     "max_retries": 8,

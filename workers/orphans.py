@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -27,7 +28,7 @@ def restore(app: Celery, queues: Collection[str]) -> int:
     Returns how many messages were put back; 0 where the broker is not Redis.
     """
     with app.connection_for_write() as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel
         if connection.transport.driver_type != "redis":
             return 0
         restored = 0

@@ -30,7 +30,8 @@ def strategy_task(component: str, strategy: str) -> Task[..., Any]:
         return run_strategy(self, recovery_id, TargetRef.parse(target), strategy)
 
     run.__doc__ = declared.summary
-    task: Task[..., Any] = app.task(
+    register: Any = app.task  # float limits are right and missing from the type stubs
+    task: Task[..., Any] = register(
         run,
         bind=True,
         name=producer.task_name(component, strategy),

@@ -152,13 +152,14 @@ class _Reader:
         return found
 
     def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
-        value = yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        value = yaml.SafeLoader("").construct_object(node)
         if not isinstance(value, str) or "${" not in value:
             return value
         return _VARIABLE.sub(lambda match: self._variable(match, node, path), value)
 
     def _variable(self, match: re.Match[str], node: yaml.Node, path: KeyPath) -> str:
-        name, default = match[1], match[2]
+        name = match[1]
+        default: str | None = match[2]
         value = self.environ.get(name, default)
         if value is None:
             problem = f"the environment variable {name} is not set and has no default"
@@ -171,5 +172,4 @@ class _Reader:
 
 
 def _line(node: yaml.Node) -> int:
-    line: int = node.start_mark.line
-    return line + 1
+    return int(node.start_mark.line) + 1

@@ -45,7 +45,7 @@ class Environment:
 
     @property
     def is_embedded(self) -> bool:
-        """True where no control Redis is configured, so that ours in the state directory is used."""
+        """True where no control Redis is configured and ours in the state directory is used."""
         return self.redis_url is None
 
     @property

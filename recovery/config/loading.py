@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -36,11 +36,12 @@ def load_policy(path: Path | None = None, environ: Mapping[str, str] | None = No
     file = path or find_policy_file(found)
     parsed = document.read(file, found)
     problems = list(parsed.problems)
+    checked = None
     try:
         checked = policy_document().model_validate(parsed.data)
     except ValidationError as error:
         problems += _problems(parsed, error)
-    if problems:
+    if checked is None or problems:
         raise failed(sorted(problems, key=lambda problem: problem.line))
     return Policy(checked, file)
 
@@ -64,19 +65,16 @@ def _problems(parsed: Document, error: ValidationError) -> Iterator[Problem]:
         )
 
 
-def _as_written(data: Any, location: KeyPath) -> KeyPath:
+def _as_written(written: Any, location: KeyPath) -> KeyPath:
     """The location without the parts that only the model knows, such as a strategy's tag."""
     path: list[str | int] = []
+    data = written
     for index, part in enumerate(location):
         is_last = index == len(location) - 1
-        if (
-            isinstance(data, dict)
-            and part in data
-            or isinstance(data, list)
-            and isinstance(part, int)
-            and part < len(data)
+        if (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
         ):
-            data = data[part]
+            data = cast("Any", data)[part]
         elif not (is_last and isinstance(data, dict)):
             continue
         path.append(part)
@@ -105,8 +103,7 @@ def _keys_at(location: KeyPath) -> set[str]:
     models: list[Any] = [policy_document()]
     for part in location:
         models = [found for model in models for found in _below(model, part)]
-    known = {name for model in models if _is_model(model) for name in _names(model)}
-    return known
+    return {name for model in models if _is_model(model) for name in _names(model)}
 
 
 def _names(model: type[BaseModel]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, Self, Union
+from typing import Annotated, Any, Literal, Self, Union, cast
 
 from pydantic import Field, create_model, model_validator
 
@@ -154,7 +154,7 @@ def component_block(name: str) -> type[ComponentBlock]:
     """The model of one component's part of the file."""
     declared = find_component(name)
     blocks = [_strategy_block(declared, find_strategy(name, s)) for s in strategy_names(name)]
-    one: Any = blocks[0] if len(blocks) == 1 else Union[tuple(blocks)]
+    one: Any = blocks[0] if len(blocks) == 1 else Union[tuple(blocks)]  # noqa: UP007 - built at run time
     if len(blocks) > 1:
         one = Annotated[one, Field(discriminator="name")]
     fields: dict[str, Any] = {
@@ -166,7 +166,7 @@ def component_block(name: str) -> type[ComponentBlock]:
 
 def _strategy_block(component: Component, declared: Strategy) -> type[StrategyBlock]:
     failures = [failure.name for failure in component.failure_types]
-    condition = Literal[tuple([*failures, ALL_ELSE_FAILED])]  # type: ignore[valid-type]
+    condition = Literal[(*failures, ALL_ELSE_FAILED)]  # type: ignore[valid-type]
     fields: dict[str, Any] = {
         "name": (Literal[declared.name], ...),
         "conditions": (tuple[condition, ...], ()),
@@ -174,10 +174,11 @@ def _strategy_block(component: Component, declared: Strategy) -> type[StrategyBl
         "max_retries": (Annotated[int, Field(ge=0, le=100)], declared.max_retries),
         "backoff_seconds": (Duration, declared.backoff_seconds),
     }
-    model: type[StrategyBlock] = create_model(
+    bases: Any = (StrategyBlock, declared.parameters)
+    built: Any = create_model(
         declared.full_name,
-        __base__=(StrategyBlock, declared.parameters),
+        __base__=bases,
         __doc__=declared.summary,
         **fields,
     )
-    return model
+    return cast("type[StrategyBlock]", built)

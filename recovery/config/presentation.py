@@ -36,12 +36,12 @@ def warnings(policy: Policy) -> list[str]:
         if not component.strategies:
             found.append(f"recovery.{component.name}: no strategy is configured")
     mapped = set(policy.alerting.severity_mapping)
-    for component in policy.components.values():
-        if component.priority not in mapped:
-            found.append(
-                f"alerting.severity_mapping: no severity for {component.priority}, the priority of "
-                f"{component.name}; P2 is used"
-            )
+    found += [
+        f"alerting.severity_mapping: no severity for {component.priority}, the priority of "
+        f"{component.name}; P2 is used"
+        for component in policy.components.values()
+        if component.priority not in mapped
+    ]
     return found
 
 

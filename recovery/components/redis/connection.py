@@ -22,6 +22,8 @@ from recovery.errors import RemedyError, TargetRefused, TargetUnreachable
 
 T = TypeVar("T")
 
+# Clients are typed Any where they are used: redis-py types one answer as sync or async.
+
 NAME = "recovery-admin"
 """CLIENT SETNAME of our standing connections, so that people and remedies recognise them."""
 
@@ -56,7 +58,7 @@ def open_client(target: RedisTarget, timeout: float, *, name: str | None = None)
 
 
 @contextmanager
-def fresh(target: RedisTarget, timeout: float) -> Iterator[redis.Redis]:
+def fresh(target: RedisTarget, timeout: float) -> Iterator[Any]:
     """A new connection, as a client's next one would be; closed at the end."""
     client = open_client(target, timeout)
     try:
@@ -122,7 +124,7 @@ def release(target: RedisTarget) -> None:
     _standing.drop(target)
 
 
-def enter(target: RedisTarget, remaining: Callable[[], float]) -> redis.Redis:
+def enter(target: RedisTarget, remaining: Callable[[], float]) -> Any:
     """A connection that works, by the standing one or by waiting at the door.
 
     On a full server a place is free for an instant whenever a client leaves, so the door is tried

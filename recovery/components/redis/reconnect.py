@@ -1,4 +1,4 @@
-"""``redis.reconnect``: make room on the server, open our connections anew, have others do so too."""
+"""``redis.reconnect``: make room on the server, renew our connections, have others do so."""
 
 from __future__ import annotations
 
