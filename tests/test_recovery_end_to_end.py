@@ -78,8 +78,9 @@ def test_fifty_triggers_at_once_run_one_recovery(stack: Stack, fleet: Fleet) -> 
     for record in ran:
         stack.concluded(record.id)
     entries = list(audit.history(stack.control, since=audit.last_hours(1)))
-    assert [e.fields["result"] for e in entries].count("recovered") == 1
-    assert len(entries) < 10
+    results = [entry.fields["result"] for entry in entries]
+    assert results.count("recovered") == 1
+    assert set(results) <= {"recovered", "not_needed", "refused"}
 
 
 def test_a_message_that_names_a_path_is_refused_and_the_worker_lives(

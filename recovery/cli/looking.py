@@ -1,0 +1,221 @@
+"""Commands that only read: ``status``, ``history``, ``metrics``, ``config``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recovery.cli import session
+from recovery.cli.session import json_option, reports_errors
+
+
+@click.command()
+@json_option
+@reports_errors
+def status(as_json: bool) -> None:
+    """Show totals, cooldowns, degraded modes, approvals and recent recoveries.
+
+    \b
+    Example:
+      recovery status --json
+    """
+    from recovery.overview import overview
+
+    now = overview(session.control(), session.policy())
+    if as_json:
+        session.show(now.as_dict())
+        return
+    rate = "-" if now.success_rate is None else f"{now.success_rate:.0%}"
+    click.echo(
+        f"Recoveries {now.recoveries}: {now.recovered} recovered, {now.failed} failed, "
+        f"success rate {rate}; {now.refused} events refused"
+    )
+    cooling = [(t.target, f"{t.cooldown_seconds:.0f} s") for t in now.targets if t.cooldown_seconds]
+    session.table("Cooldown Status", ("target", "left"), cooling)
+    modes = [(m.target, m.mode, ", ".join(m.unavailable)) for m in now.degraded]
+    session.table("Degraded Modes", ("target", "mode", "unavailable"), modes)
+    waiting = [(a.id, a.target, a.strategy, a.asked_by, a.expires) for a in now.pending]
+    session.table("Pending Approvals", ("id", "target", "strategy", "by", "expires"), waiting)
+    off = [(d.scope, d.by, d.reason, d.seconds_left) for d in now.disabled]
+    session.table("Disabled", ("scope", "by", "reason", "seconds left"), off)
+    targets = [
+        (t.target, t.level, f"{t.attempts_in_hour}/{t.max_attempts_per_hour}", t.phase, t.holder)
+        for t in now.targets
+    ]
+    session.table("Targets", ("target", "level", "attempts/h", "phase", "holder"), targets)
+    session.table("Recent Recoveries", _COLUMNS, [_row(entry) for entry in now.recent])
+
+
+_COLUMNS = ("time (UTC)", "target", "strategy", "result", "seconds", "why", "before → after", "id")
+
+
+def _row(entry: Any) -> tuple[Any, ...]:
+    facts = entry.fields
+    found = " → ".join(facts[n]["found"] for n in ("before", "after") if n in facts)
+    why = facts.get("error") or facts.get("reason") or facts.get("failure")
+    return (
+        entry.at.strftime("%Y-%m-%d %H:%M:%S"),
+        facts.get("target"),
+        facts.get("strategy"),
+        facts["result"],
+        facts.get("seconds"),
+        why,
+        found,
+        facts.get("id"),
+    )
+
+
+@click.command()
+@click.argument("recovery_id", required=False)
+@click.option("--last", type=float, default=24.0, help="Hours to look back.")
+@click.option("--component", help="Only this component.")
+@click.option("--target", help="Only this target, as redis/cache.")
+@json_option
+@reports_errors
+def history(
+    recovery_id: str | None, last: float, component: str | None, target: str | None, as_json: bool
+) -> None:
+    """Show the audit trail, or one recovery whole.
+
+    \b
+    Example:
+      recovery history --last 168 --component redis
+    """
+    from recovery import audit
+
+    if recovery_id:
+        session.show(_one(recovery_id))
+        return
+    found = audit.history(
+        session.control(), since=audit.last_hours(last), component=component, target=target
+    )
+    entries = list(found)
+    if as_json:
+        session.show([entry.as_dict() for entry in entries])
+    else:
+        session.table(f"Last {last:g} hours", _COLUMNS, [_row(entry) for entry in entries])
+
+
+def _one(recovery_id: str) -> dict[str, Any]:
+    from recovery import evidence, records
+
+    control = session.control()
+    record = records.load(control, recovery_id)
+    return {
+        "id": record.id,
+        "event": record.event.as_dict(),
+        "strategy": record.strategy,
+        "state": record.state.value,
+        "level": record.level,
+        "decision": record.decision,
+        "decided_by": record.decided_by,
+        "steps": [step.as_dict() for step in records.steps(control, recovery_id)],
+        "outcome": record.outcome.as_dict() if record.outcome else None,
+        "evidence": evidence.read(control, recovery_id),
+    }
+
+
+@click.command()
+@json_option
+@reports_errors
+def metrics(as_json: bool) -> None:
+    """Show counts, success rates and durations by strategy.
+
+    \b
+    Example:
+      recovery metrics --json
+    """
+    from recovery.metrics import snapshot
+
+    now = snapshot(session.control())
+    if as_json:
+        session.show(
+            {
+                "infra_recovery_attempts_total": [
+                    {"component": f.component, "strategy": f.strategy, **f.results}
+                    for f in now.strategies
+                ],
+                "infra_recovery_success_total": now.recovered,
+                "infra_recovery_duration_seconds": [
+                    {
+                        "component": f.component,
+                        "strategy": f.strategy,
+                        "average": f.average_seconds,
+                        "p50_below": f.quantile_seconds(0.5),
+                        "p95_below": f.quantile_seconds(0.95),
+                    }
+                    for f in now.strategies
+                ],
+                "success_rate": now.success_rate,
+            }
+        )
+        return
+    rows = [
+        (f"{f.component}.{f.strategy}", f.runs, f.success_rate, f.average_seconds)
+        for f in now.strategies
+    ]
+    session.table("Recoveries", ("strategy", "runs", "success rate", "average s"), rows)
+
+
+@click.group()
+def config() -> None:
+    """Check and show the policy."""
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@reports_errors
+def check(file: Path | None) -> None:
+    """Check a policy file; say every problem with its line.
+
+    \b
+    Example:
+      recovery config check recovery_config.yml
+    """
+    from recovery.config import load_policy, warnings
+
+    loaded = load_policy(file)
+    for warning in warnings(loaded):
+        click.echo(f"note: {warning}")
+    click.echo(f"{loaded.file}: ok, {len(loaded.target_refs())} targets")
+
+
+@config.command(name="show")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@json_option
+@reports_errors
+def show_config(file: Path | None, as_json: bool) -> None:
+    """Show the effective policy, defaults included, secrets masked.
+
+    \b
+    Example:
+      recovery config show --json
+    """
+    import yaml
+
+    from recovery.config import effective, load_policy
+
+    values = effective(load_policy(file))
+    if as_json:
+        session.show(values)
+    else:
+        click.echo(yaml.safe_dump(values, sort_keys=False))
+
+
+@config.command()
+@reports_errors
+def schema() -> None:
+    """Print the JSON Schema of the policy, for editors.
+
+    \b
+    Example:
+      recovery config schema > recovery_config.schema.json
+    """
+    from recovery.config import json_schema
+
+    session.show(json_schema())
+
+
+COMMANDS = (status, history, metrics, config)

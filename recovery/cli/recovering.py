@@ -1,0 +1,161 @@
+"""``recover`` and ``test``: run a remedy, or see whether it could run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+from uuid import uuid4
+
+import click
+
+from recovery.cli import session
+from recovery.cli.session import DURATION, by_option, json_option, reports_errors
+
+REFUSED, AWAITING, TIMED_OUT = 3, 4, 7
+
+
+def _read_context(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        context = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--context") from error
+    if not isinstance(context, dict):
+        raise click.BadParameter("must be a JSON object", param_hint="--context")
+    return context
+
+
+@click.command()
+@click.option("--component", required=True, help="redis, chromadb, openwebui or system.")
+@click.option("--strategy", help="The remedy; without it the failure type selects one.")
+@click.option("--target", help="One of the component's targets.")
+@click.option("--failure-type", help="What is broken.")
+@click.option("--context", "context_json", help="More about the event, as a JSON object.")
+@click.option("--require-approval", is_flag=True, help="Wait for `recovery approve`.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+@click.option("--force", is_flag=True, help="Pass cooldown and limit; needs --reason.")
+@click.option("--reason", help="Why, for the audit trail.")
+@click.option("--wait/--no-wait", default=False, help="Follow it to its end.")
+@click.option("--timeout", type=DURATION, default=60.0, help="How long to wait.")
+@by_option
+@json_option
+@reports_errors
+def recover(
+    component: str,
+    context_json: str | None,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Run a recovery now, through the same gate as every automatic one.
+
+    \b
+    Example:
+      recovery recover --component redis --strategy reconnect --wait
+    """
+    from recovery import messages, producer
+    from recovery.events import Source
+
+    said = {name: value for name, value in said.items() if value}
+    context = _read_context(context_json)
+    message = {**said, "component": component, "context": context, "source": "cli"}
+    event = messages.read_event(str(uuid4()), message, session.policy())
+    if event.strategy:
+        messages.check_scope(event, session.policy(), event.strategy)
+    identity = producer.trigger(component, source=Source.CLI, context=context, **said)
+    if wait:
+        sys.exit(_follow(identity, timeout, as_json=as_json))
+    if as_json:
+        session.show({"id": identity})
+    else:
+        click.echo(f"sent: {identity}\nfollow it with: recovery history {identity}")
+
+
+def _follow(identity: str, timeout: float, *, as_json: bool) -> int:
+    from recovery import records
+    from recovery.events import Decision, State, Step
+
+    control = session.control()
+    last: Any = None
+    for seen in records.follow(control, identity, timeout):
+        if isinstance(seen, Step):
+            if not as_json:
+                planned = "would: " if seen.planned else ""
+                click.echo(f"  {seen.at_seconds:6.2f} s  {planned}{seen.text} {dict(seen.figures)}")
+            continue
+        last = seen
+        if not as_json and isinstance(seen, records.Recovery):
+            click.echo(f"{seen.target} {seen.strategy}: {seen.state.value}")
+    if isinstance(last, Decision):
+        _tell(last.as_dict(), f"refused: {last.reason}: {last.detail}", as_json=as_json)
+        return REFUSED
+    if last is None or last.state not in (State.CONCLUDED, State.AWAITING_APPROVAL):
+        _tell({"id": identity, "error": "timed_out"}, "timed out waiting", as_json=as_json)
+        return TIMED_OUT
+    if last.state is State.AWAITING_APPROVAL:
+        text = f"awaiting approval: recovery approve {identity}"
+        _tell({"id": identity, "state": last.state.value}, text, as_json=as_json)
+        return AWAITING
+    outcome = last.outcome
+    _tell({"id": identity, **outcome.as_dict()}, _outcome_text(outcome), as_json=as_json)
+    return 0 if outcome.result.is_good else 1
+
+
+def _outcome_text(outcome: Any) -> str:
+    lines = [f"{outcome.result.value} after {outcome.duration:.2f} s, {outcome.attempts} attempts"]
+    for name, report in (("before", outcome.before), ("after", outcome.after)):
+        if report is not None:
+            lines.append(f"  {name}: {report.failure_type or 'healthy'}: {report.summary}")
+    if outcome.detail:
+        lines.append(f"  {outcome.error}: {outcome.detail}")
+    return "\n".join(lines)
+
+
+def _tell(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        session.show(facts)
+    else:
+        click.echo(text)
+
+
+@click.command()
+@click.option("--component", required=True, help="redis, chromadb, openwebui or system.")
+@click.option("--strategy", required=True, help="The strategy to check.")
+@click.option("--target", default="default", help="The target to probe.")
+@click.option("--probe/--no-probe", default=True, help="Probe the target from here.")
+@json_option
+@reports_errors
+def test(component: str, strategy: str, target: str, probe: bool, as_json: bool) -> None:
+    """Check that a strategy is valid and could run; changes nothing.
+
+    \b
+    Example:
+      recovery test --component redis --strategy reconnect
+    """
+    from recovery.events import TargetRef
+    from recovery.strategy import find_probe
+
+    configured = session.policy().strategy(component, strategy)
+    model = session.policy().target(TargetRef(component, target))
+    facts: dict[str, Any] = {
+        "strategy": configured.declaration.full_name,
+        "available": configured.declaration.is_available,
+        "auto_trigger": configured.auto_trigger,
+        "requires_approval": configured.requires_approval,
+        "timeout_seconds": configured.timeout_seconds,
+        "conditions": list(configured.conditions),
+    }
+    if probe and configured.declaration.is_available:
+        facts["probe"] = find_probe(component)(model, 2.0).as_dict()
+    if as_json:
+        session.show(facts)
+    else:
+        for name, value in facts.items():
+            click.echo(f"{name}: {value}")
+    sys.exit(0 if facts["available"] else 1)
+
+
+COMMANDS = (recover, test)

@@ -1,0 +1,94 @@
+"""What every command needs: policy, control plane, one way to print and one way to fail."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import click
+
+from recovery.errors import RecoveryError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+by_option = click.option("--by", default=getpass.getuser, help="Your name, for the audit trail.")
+
+
+class DurationType(click.ParamType):
+    """``30m``, ``1h``, or seconds as a number."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        from recovery.strategy import seconds
+
+        try:
+            return float(seconds(str(value)) if not _is_number(value) else value)  # type: ignore[arg-type]
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = DurationType()
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our errors into one readable line, or JSON, and their exit code."""
+
+    @wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except RecoveryError as error:
+            _fail(error, as_json=bool(kwargs.get("as_json")))
+
+    return guarded
+
+
+def control() -> Any:
+    """The control plane of this environment; nothing is connected yet."""
+    from recovery.config import Environment
+    from recovery.controlplane import ControlPlane
+
+    return ControlPlane.connect(Environment.read())
+
+
+def policy() -> Any:
+    from recovery.config import current_policy
+
+    return current_policy()
+
+
+def show(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """Print rows under a title; a line says so where there are none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+    if rows:
+        Console(width=None if sys.stdout.isatty() else 160).print(grid)
+    else:
+        click.echo(f"{title}: none")
+
+
+def _fail(error: RecoveryError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        show({"error": error.code, "message": error.message, "facts": error.facts})
+    else:
+        click.secho(f"{error.code}: {error.message}", fg="red", err=True)
+    sys.exit(error.exit_code)
+
+
+def _is_number(value: Any) -> bool:
+    return str(value).replace(".", "", 1).isdigit()

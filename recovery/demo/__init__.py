@@ -1,0 +1,286 @@
+"""The demonstration: a real Redis is broken, comes back, is broken for good, and is brought back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+MAX_CLIENTS = 40
+COOLDOWN_SECONDS = 3
+FAULTS = 3
+
+
+class DemoFailed(Exception):  # noqa: N818 - reads as what happened
+    """Something did not happen as it must."""
+
+
+def main() -> int:
+    """Run all of it; 0 only if every scene ended as it must."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="recovery-demo-") as folder, ExitStack() as stack:
+        scene = _Scenes(Path(folder), stack)
+        try:
+            scene.play()
+        except DemoFailed as failure:
+            click.secho(f"the demo failed: {failure}", fg="red", err=True)
+            click.echo((Path(folder) / "up.log").read_text()[-3000:], err=True)
+            return 1
+    if scene.left_over():
+        click.secho(f"left running: {scene.left_over()}", fg="red", err=True)
+        return 1
+    click.secho(f"\nDone in {time.monotonic() - began:.0f} s. Nothing is left running.", fg="green")
+    return 0
+
+
+class _Scenes:
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        from recovery import embedded
+
+        self.folder = folder
+        self.stack = stack
+        self.binary = embedded.find_server()
+        self.port = _free_port()
+        self.pids: list[int] = []
+        self.leaked: list[socket.socket] = []
+
+    def play(self) -> None:
+        self._set_up()
+        self._leaked_connections()
+        self._killed_for_good()
+        self._over_the_limit()
+        self._approved()
+        self._trail()
+
+    def _set_up(self) -> None:
+        _title("Starting a control plane, its workers, and a separate Redis to protect")
+        policy = self.folder / "recovery_config.yml"
+        policy.write_text(yaml.safe_dump(_policy(self.port), sort_keys=False))
+        os.environ.pop("RECOVERY_REDIS_URL", None)
+        os.environ.update(
+            {"RECOVERY_CONFIG": str(policy), "RECOVERY_STATE_DIR": str(self.folder / "s")}
+        )
+        from recovery.config import Environment, load_policy
+        from recovery.controlplane import ControlPlane
+
+        self.policy = load_policy(policy)
+        self.control = ControlPlane.connect(Environment.read())
+        self.target = self._start_target()
+        self.stack.callback(lambda: _end(self.target))
+        log = self.stack.enter_context((self.folder / "up.log").open("wb"))
+        up = subprocess.Popen(
+            [sys.executable, "-c", "from recovery.cli import main; main(['up'])"],
+            stdout=log,
+            stderr=log,
+        )
+        self.pids.append(up.pid)
+        self.stack.callback(lambda: _end(up, 25))
+        _wait(lambda: (self.folder / "up.log").read_text().count("ready.") >= 3, 40, "workers")
+        _say(f"target: redis://127.0.0.1:{self.port}, room for {MAX_CLIENTS} clients")
+
+    def _leaked_connections(self) -> None:
+        _title("1. An application leaks connections until Redis lets nobody in")
+        self._leak()
+        outcome = self._run("connection_error")
+        _expect(outcome.result.value == "recovered", f"not recovered: {outcome}")
+
+    def _killed_for_good(self) -> None:
+        _title("2. Redis is killed: reconnecting cannot repair that")
+        self.target.kill()
+        self.target.wait()
+        outcome = self._run("connection_error")
+        _expect(outcome.result.value == "failed", f"a dead Redis was called {outcome.result}")
+        from recovery import degraded
+
+        modes = degraded.active(self.control, self.policy)
+        _expect(bool(modes), "no degraded mode")
+        may = degraded.may_use(self.control, self.policy, "long_term_memory")
+        _expect(not may, "long_term_memory is still allowed")
+        _say(f"degraded mode {modes[0].mode}: may I use long_term_memory? {may}")
+        refused = self._send("connection_error")
+        _expect(refused == "cooldown", f"expected a cooldown, got {refused}")
+
+    def _over_the_limit(self) -> None:
+        _title(f"3. It stays dead: {FAULTS} recoveries an hour, and no more")
+        time.sleep(COOLDOWN_SECONDS + 0.2)
+        outcome = self._run("connection_error")
+        _expect(outcome.result.value == "failed", f"a dead Redis was called {outcome.result}")
+        time.sleep(COOLDOWN_SECONDS + 0.2)
+        refused = self._send("connection_error")
+        _expect(refused == "limit", f"expected the limit, got {refused}")
+
+    def _approved(self) -> None:
+        _title("4. Somebody starts Redis again, it fills up again, and a person approves the remedy")
+        from recovery import approvals, producer, records
+
+        self.target = self._start_target()
+        self._leak()
+        why = {"force": True, "reason": "it is up again", "by": "demo", "require_approval": True}
+        identity = producer.trigger("redis", "connection_error", **why)  # type: ignore[arg-type]
+        _wait(lambda: bool(approvals.pending(self.control)), 10, "the approval request")
+        _say(f"waits: recovery approve {identity[:8]}")
+        approvals.approve(self.control, self.policy, identity, by="a person", reason="seen it")
+        producer.follow_approval(identity)
+        _wait(
+            lambda: records.load(self.control, identity).state.value == "concluded",
+            15,
+            "the approved recovery",
+        )
+        outcome = self._follow(identity)
+        _expect(outcome.result.value == "recovered", f"not recovered: {outcome}")
+        from recovery import degraded
+
+        _expect(not degraded.active(self.control, self.policy), "still degraded")
+        _say("degraded mode over; cooldown cleared")
+
+    def _trail(self) -> None:
+        from recovery import audit
+
+        _title("The audit trail")
+        for entry in audit.history(self.control, since=audit.last_hours(1)):
+            facts = entry.fields
+            decided = f", {facts['decided']}" if "decided" in facts else ""
+            click.echo(
+                f"  {entry.at:%H:%M:%S}  {facts['target']}  {facts['result']:<10} "
+                f"{facts.get('error') or facts.get('reason') or ''}{decided}  "
+                f"{facts.get('before', '')} {facts.get('after', '')}"
+            )
+
+    def _run(self, failure_type: str) -> Any:
+        from recovery import producer
+
+        began = time.monotonic()
+        outcome = self._follow(producer.trigger("redis", failure_type))
+        _say(f"event to proven outcome: {time.monotonic() - began:.2f} s")
+        return outcome
+
+    def _follow(self, identity: str) -> Any:
+        from recovery import records
+        from recovery.events import Decision, Step
+
+        outcome = None
+        for seen in records.follow(self.control, identity, 30):
+            if isinstance(seen, Step):
+                _say(f"{seen.at_seconds:5.2f} s  {seen.text} {dict(seen.figures)}")
+            elif isinstance(seen, Decision):
+                raise DemoFailed(f"refused: {seen.reason} {seen.detail}")
+            else:
+                outcome = seen.outcome
+        if outcome is None:
+            raise DemoFailed(f"{identity} did not end")
+        for name, report in (("before", outcome.before), ("after", outcome.after)):
+            if report is not None:
+                _say(f"{name}: {report.failure_type or 'healthy'}: {report.summary}")
+        click.secho(f"  {outcome.result.value} {outcome.detail}", bold=True)
+        return outcome
+
+    def _send(self, failure_type: str) -> str:
+        """The reason with which an event is refused."""
+        from recovery import producer, records
+        from recovery.events import Decision
+
+        identity = producer.trigger("redis", failure_type)
+        for seen in records.follow(self.control, identity, 10):
+            if isinstance(seen, Decision):
+                _say(f"refused: {seen.reason}: {seen.detail}, again in {seen.retry_after} s")
+                return str(seen.reason)
+        return "admitted"
+
+    def _leak(self) -> None:
+        from recovery.components.redis.probe import probe
+        from recovery.events import TargetRef
+
+        self.leaked = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(60)]
+        for leaked in self.leaked:
+            self.stack.callback(leaked.close)
+        time.sleep(2)
+        found = probe(self.policy.target(TargetRef("redis")), 1.0)  # type: ignore[arg-type]
+        _expect(found.failure_type == "clients_exhausted", f"not broken: {found}")
+        _say(f"the probe says: {found.failure_type}: {found.summary}")
+
+    def _start_target(self) -> subprocess.Popen[bytes]:
+        command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command += ["--maxclients", str(MAX_CLIENTS), "--dir", str(self.folder)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.pids.append(process.pid)
+        _wait(lambda: _listens(self.port), 10, "the target")
+        return process
+
+    def left_over(self) -> list[int]:
+        return [pid for pid in self.pids if Path(f"/proc/{pid}/exe").exists()]
+
+
+def _policy(port: int) -> dict[str, Any]:
+    reconnect = {
+        "name": "reconnect",
+        "max_retries": 2,
+        "backoff_multiplier": 2,
+        "timeout_seconds": 4,
+        "conditions": ["connection_error", "connection_timeout", "high_latency"],
+    }
+    redis = {
+        "priority": "critical",
+        "targets": {"default": {"url": f"redis://127.0.0.1:{port}/0"}},
+        "strategies": [reconnect],
+    }
+    mode = {
+        "available_capabilities": ["basic_conversation"],
+        "unavailable_capabilities": ["long_term_memory"],
+    }
+    limits = {"max_attempts_per_hour": FAULTS, "cooldown_seconds": COOLDOWN_SECONDS}
+    return {"recovery": {**limits, "redis": redis}, "degraded_modes": {"redis_unavailable": mode}}
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as door:
+        return door.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _end(process: subprocess.Popen[bytes], seconds: float = 5) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"{what}: not within {seconds:g} s")
+        time.sleep(0.05)
+
+
+def _expect(fact: bool, otherwise: str) -> None:
+    if not fact:
+        raise DemoFailed(otherwise)
+
+
+def _title(text: str) -> None:
+    click.secho(f"\n{text}", fg="cyan", bold=True)
+
+
+def _say(text: str) -> None:
+    width = shutil.get_terminal_size().columns
+    click.echo(f"  {text}"[: max(width, 120)])
