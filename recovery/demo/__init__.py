@@ -23,7 +23,7 @@ COOLDOWN_SECONDS = 3
 FAULTS = 3
 
 
-class DemoFailed(Exception):  # noqa: N818 - reads as what happened
+class DemoFailed(Exception):
     """Something did not happen as it must."""
 
 
@@ -122,7 +122,9 @@ class _Scenes:
         _expect(refused == "limit", f"expected the limit, got {refused}")
 
     def _approved(self) -> None:
-        _title("4. Somebody starts Redis again, it fills up again, and a person approves the remedy")
+        _title(
+            "4. Somebody starts Redis again, it fills up again, and a person approves the remedy"
+        )
         from recovery import approvals, producer, records
 
         self.target = self._start_target()
