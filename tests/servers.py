@@ -104,7 +104,7 @@ class RedisServer:
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A target: a Redis that the test may break."""
-    server = RedisServer(tmp_path / "target", {"enable-debug-command": "yes"}).start()
+    server = RedisServer(tmp_path / "target").start()
     yield server
     server.stop()
 

@@ -82,7 +82,7 @@ def deny(recovery_id: str, reason: str, by: str, as_json: bool) -> None:
 @by_option
 @json_option
 @reports_errors
-def disable(
+def disable(  # noqa: PLR0917 - click passes by name
     component: str | None, target: str | None, duration: float, reason: str, by: str, as_json: bool
 ) -> None:
     """Refuse recoveries for a while; what already runs is finished.

@@ -24,10 +24,12 @@ def host_queues() -> list[str]:
 
     host = Environment.read().host
     bound = [f"{component}.{host}" for component in ("redis", "chromadb", "openwebui", "system")]
-    common = list(COMMON_QUEUES)
-    if session.policy().integration.consume_celery_default_queue:
-        common.append("celery")
-    return common + bound
+    return [*COMMON_QUEUES, *bare_queues(), *bound]
+
+
+def bare_queues() -> list[str]:
+    """The queue of producers that name none, unless the policy leaves it to somebody else."""
+    return ["celery"] if session.policy().integration.consume_celery_default_queue else []
 
 
 def worker_command(name: str, queues: list[str], concurrency: int, *, beat: bool) -> list[str]:
@@ -71,7 +73,7 @@ def up() -> None:
     control = embedded.start(environment) if environment.is_embedded else None
     click.echo(f"control plane: {environment.shown_control_url}")
     groups = {
-        "dispatch": worker_command("dispatch", ["dispatch", "celery"], 1, beat=False),
+        "dispatch": worker_command("dispatch", ["dispatch", *bare_queues()], 1, beat=False),
         "redis": worker_command("redis", _redis_queues(environment.host), 2, beat=False),
         "upkeep": worker_command("upkeep", ["maintenance", "notify"], 1, beat=True),
     }

@@ -20,7 +20,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 by_option = click.option("--by", default=getpass.getuser, help="Your name, for the audit trail.")
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType[float]):
     """``30m``, ``1h``, or seconds as a number."""
 
     name = "duration"

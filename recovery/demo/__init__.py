@@ -1,4 +1,4 @@
-"""The demonstration: a real Redis is broken, comes back, is broken for good, and is brought back."""
+"""The demonstration: a real Redis is broken, comes back, is killed, and is brought back."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import yaml
 MAX_CLIENTS = 40
 COOLDOWN_SECONDS = 3
 FAULTS = 3
+WORKERS = 3
 
 
 class DemoFailed(Exception):
@@ -87,7 +88,9 @@ class _Scenes:
         )
         self.pids.append(up.pid)
         self.stack.callback(lambda: _end(up, 25))
-        _wait(lambda: (self.folder / "up.log").read_text().count("ready.") >= 3, 40, "workers")
+        _wait(
+            lambda: (self.folder / "up.log").read_text().count("ready.") == WORKERS, 40, "workers"
+        )
         _say(f"target: redis://127.0.0.1:{self.port}, room for {MAX_CLIENTS} clients")
 
     def _leaked_connections(self) -> None:
@@ -122,9 +125,7 @@ class _Scenes:
         _expect(refused == "limit", f"expected the limit, got {refused}")
 
     def _approved(self) -> None:
-        _title(
-            "4. Somebody starts Redis again, it fills up again, and a person approves the remedy"
-        )
+        _title("4. Redis is started again, fills up again, and a person approves the remedy")
         from recovery import approvals, producer, records
 
         self.target = self._start_target()

@@ -1,0 +1,124 @@
+"""The ``recovery`` command as a person and as a script use it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from recovery.cli import main
+from tests.fleet import ROOT, Fleet
+from tests.stack import Stack
+
+
+def recovery(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from recovery.cli import main; main()", *arguments],
+        cwd=ROOT,
+        env=stack.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def every_command() -> list[tuple[str, click.Command]]:
+    found = []
+    for name, command in main.commands.items():
+        if isinstance(command, click.Group):
+            found += [(f"{name} {sub}", below) for sub, below in command.commands.items()]
+        else:
+            found.append((name, command))
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), every_command(), ids=lambda value: str(value))
+def test_every_command_has_help_with_an_example(name: str, command: click.Command) -> None:
+    answer = CliRunner().invoke(main, [*name.split(), "--help"])
+
+    assert answer.exit_code == 0
+    assert f"recovery {name}" in answer.output
+
+
+def test_waiting_for_a_repair_ends_with_zero_and_the_proof(stack: Stack, fleet: Fleet) -> None:
+    fleet.start()
+    stack.exhaust_clients()
+
+    answer = recovery(
+        stack, "recover", "--component", "redis", "--strategy", "reconnect", "--wait", "--json"
+    )
+
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert json.loads(answer.stdout)["after"]["healthy"]
+    (entry,) = json.loads(recovery(stack, "history", "--json").stdout)
+    assert entry["result"] == "recovered"
+    assert entry["source"] == "cli"
+
+
+def test_a_disabled_component_is_refused_with_its_own_code(stack: Stack, fleet: Fleet) -> None:
+    fleet.start()
+    recovery(stack, "disable", "--component", "redis", "--duration", "30m", "--reason", "night")
+
+    answer = recovery(stack, "recover", "--component", "redis", "--strategy", "reconnect", "--wait")
+
+    assert answer.returncode == 3
+    assert "night" in answer.stdout
+
+
+def test_an_approved_recovery_really_runs(stack: Stack, fleet: Fleet) -> None:
+    fleet.start()
+    stack.exhaust_clients()
+    asked = recovery(
+        stack,
+        *("recover", "--component", "redis", "--strategy", "reconnect"),
+        *("--require-approval", "--wait", "--json", "--by", "eva"),
+    )
+    assert asked.returncode == 4
+    identity = json.loads(asked.stdout)["id"]
+
+    approved = recovery(stack, "approve", identity[:8], "--by", "max", "--reason", "seen")
+
+    assert approved.returncode == 0, approved.stderr
+    record = stack.concluded(identity)
+    assert record.decided_by == "max"
+    assert stack.target.answers()
+
+
+def test_a_dry_run_says_what_it_would_do_and_changes_nothing(stack: Stack, fleet: Fleet) -> None:
+    fleet.start()
+    stack.exhaust_clients()
+
+    answer = recovery(
+        stack, "recover", "--component", "redis", "--strategy", "reconnect", "--dry-run", "--wait"
+    )
+
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "would: stale connections killed" in answer.stdout
+    assert not stack.target.answers()
+
+
+def test_a_typo_is_answered_with_what_there_is(stack: Stack) -> None:
+    answer = recovery(stack, "recover", "--component", "redis", "--strategy", "reconect")
+
+    assert answer.returncode == 2
+    assert "known: reconnect" in answer.stderr
+
+
+def test_a_control_plane_that_is_away_has_its_own_code(stack: Stack) -> None:
+    stack.environ["RECOVERY_REDIS_URL"] = "redis://127.0.0.1:1/0"
+
+    assert recovery(stack, "status").returncode == 5
+
+
+def test_a_wrong_policy_has_its_own_code(stack: Stack) -> None:
+    stack.policy_file.write_text("recovery: {cooldown: 1}\n")
+
+    answer = recovery(stack, "config", "check")
+
+    assert answer.returncode == 6
+    assert "unknown key" in answer.stderr
