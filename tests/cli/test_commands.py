@@ -37,7 +37,7 @@ def every_command() -> list[tuple[str, click.Command]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "command"), every_command(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("name", "command"), every_command(), ids=str)
 def test_every_command_has_help_with_an_example(name: str, command: click.Command) -> None:
     answer = CliRunner().invoke(main, [*name.split(), "--help"])
 
