@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self, TypeAlias
 
@@ -117,6 +117,19 @@ class TargetRef:
         return f"{self.component}/{self.name}"
 
 
+_SAID = (
+    "failure_type",
+    "strategy",
+    "context",
+    "correlation_id",
+    "by",
+    "reason",
+    "require_approval",
+    "dry_run",
+    "force",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureEvent:
     """Something broke, or a person wants a remedy run. Names things; never defines them."""
@@ -136,12 +149,13 @@ class FailureEvent:
 
     def as_dict(self) -> dict[str, Any]:
         """Without the fields that say nothing, to keep stored events small."""
-        unset = {f.name: f.default for f in fields(self)}
-        plain = {name: getattr(self, name) for name in unset}
-        plain["target"] = str(self.target)
-        plain["source"] = self.source.value
-        plain["context"] = dict(self.context)
-        return {k: v for k, v in plain.items() if v != unset[k] and v != {}}
+        said = {name: value for name in _SAID if (value := getattr(self, name))}
+        return {
+            "id": self.id,
+            "target": str(self.target),
+            "source": self.source.value,
+            **said,
+        }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:

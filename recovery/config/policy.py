@@ -88,6 +88,7 @@ class Policy:
     def __init__(self, document: PolicyDocument, file: Path) -> None:
         self.document = document
         self.file = file
+        self._limits: dict[TargetRef, Limits] = {}
 
     @property
     def alerting(self) -> AlertingSection:
@@ -155,6 +156,12 @@ class Policy:
 
     def limits(self, ref: TargetRef) -> Limits:
         """The target's own limits, else the component's, else everybody's."""
+        known = self._limits.get(ref)
+        if known is None:
+            known = self._limits[ref] = self._find_limits(ref)
+        return known
+
+    def _find_limits(self, ref: TargetRef) -> Limits:
         everybody = self.document.recovery
         component = self.component(ref.component)
         target = self.target(ref)

@@ -40,8 +40,10 @@ if mode == 'rehearse' then
   return {'admitted', '', 0, '', now}
 end
 
-for _, scope in ipairs({'all', component, target}) do
-  local why = redis.call('GET', key('disabled', scope))
+local scopes = {'all', component, target}
+local whys = redis.call('MGET', key('disabled', 'all'), key('disabled', component), key('disabled', target))
+for i, scope in ipairs(scopes) do
+  local why = whys[i]
   if why then
     local left = redis.call('PTTL', key('disabled', scope))
     return refuse('disabled', math.max(left, 0), scope .. ': ' .. why)
@@ -59,10 +61,9 @@ if not force then
   if left > 0 then return refuse('cooldown', left, 'cooling down after a failed recovery') end
 
   local attempts = key('attempts', target)
-  redis.call('ZREMRANGEBYSCORE', attempts, '-inf', now - HOUR)
-  local used = redis.call('ZCARD', attempts)
+  local used = redis.call('ZCOUNT', attempts, now - HOUR, '+inf')
   if used >= max_attempts then
-    local nth = redis.call('ZRANGE', attempts, used - max_attempts, used - max_attempts, 'WITHSCORES')
+    local nth = redis.call('ZRANGE', attempts, -max_attempts, -max_attempts, 'WITHSCORES')
     return refuse('limit', ms(nth[2]) + HOUR - now, used .. ' recoveries in the last hour')
   end
 
@@ -96,12 +97,12 @@ redis.call('PEXPIRE', key('attempts', target), HOUR)
 if mode == 'resume' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
-  redis.call('HSET', record, 'state', 'queued')
+  redis.call('HSET', record, 'state', 'queued', 'admitted_ms', now)
 else
   start_record('queued')
 end
-redis.call('HSET', record, 'admitted_ms', now)
 redis.call('HSET', key('target', target), 'last_attempt', now)
-redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued', 'token', 0, 'give_up', now + queue_wait)
-hold_lease(target, now + resend)
+redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued', 'token', 0,
+  'give_up', now + queue_wait, 'expires', now + resend)
+redis.call('ZADD', key('leases'), now + resend, target)
 return {'admitted', '', 0, '', now}

@@ -84,6 +84,8 @@ elseif result == 'denied' or result == 'expired' then
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
 end
 
+redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
+
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
 if result == 'recovered' or result == 'failed' then
