@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recovery.events import Decision, FailureEvent, Refusal, Verdict
 
 if TYPE_CHECKING:
-    from recovery.config import Policy
+    from recovery.config import Limits, Policy
     from recovery.controlplane import ControlPlane
 
 RESEND_SECONDS = 4.0
@@ -46,8 +46,7 @@ def ask(
     force: bool = False,
 ) -> Decision | StaleLease:
     """Ask the gate about one event; raises ``ControlPlaneUnavailable``."""
-    limits = policy.limits(event.target)
-    verdict, reason, retry_after_ms, detail, _ = control.run(
+    answer = control.run(
         "admit",
         mode.value,
         event.id,
@@ -56,15 +55,11 @@ def ask(
         strategy,
         json.dumps(event.as_dict(), separators=(",", ":")),
         int(force),
-        limits.max_attempts_per_hour,
-        int(limits.cooldown_seconds * 1000),
-        int(limits.probation_seconds * 1000),
-        int(RESEND_SECONDS * 1000),
-        int(limits.queue_wait_seconds * 1000),
-        int(policy.approvals.expires_after * 1000),
-        RECORD_TTL_SECONDS,
-        policy.escalation.failures_for_level_3,
+        _numbers(policy, policy.limits(event.target)),
     )
+    if answer == Verdict.ADMITTED:
+        return Decision(recovery_id=event.id, verdict=Verdict.ADMITTED, strategy=strategy)
+    verdict, reason, retry_after_ms, detail = answer
     if verdict == StaleLease.STALE:
         return StaleLease.STALE
     if verdict == Verdict.DUPLICATE:
@@ -81,4 +76,14 @@ def ask(
         reason=Refusal(reason) if reason else None,
         detail=detail,
         retry_after=retry_after_ms / 1000 if retry_after_ms else None,
+    )
+
+
+def _numbers(policy: Policy, limits: Limits) -> str:
+    """What the script needs of the policy, in the order in which it reads it."""
+    return (
+        f"{limits.max_attempts_per_hour} {limits.cooldown_seconds * 1000:.0f}"
+        f" {limits.probation_seconds * 1000:.0f} {RESEND_SECONDS * 1000:.0f}"
+        f" {limits.queue_wait_seconds * 1000:.0f} {policy.approvals.expires_after * 1000:.0f}"
+        f" {RECORD_TTL_SECONDS} {policy.escalation.failures_for_level_3}"
     )

@@ -1,13 +1,16 @@
 -- The gate: may this recovery start now? One round trip, atomic.
--- ARGV: prefix, mode, id, target, component, strategy, event, force, max attempts, cooldown ms,
---       probation ms, resend ms, queue wait ms, approval ms, record ttl s, failures for level 3
+-- ARGV: prefix, mode, id, target, component, strategy, event, force, and in one argument the
+--       policy's numbers, because each further argument costs the caller as much as a command here:
+--       max attempts, cooldown ms, probation ms, resend ms, queue wait ms, approval ms,
+--       record ttl s, failures for level 3
 -- mode: admit (start), hold (wait for an approval), resume (an approved one, at last), rehearse
--- answers {verdict, reason, retry_after ms, detail, now}
+-- answers 'admitted', or {verdict, reason, retry_after ms, detail}
 local mode, id, target, component, strategy = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local event, force = ARGV[7], ARGV[8] == '1'
-local max_attempts, cooldown, probation = ms(ARGV[9]), ms(ARGV[10]), ms(ARGV[11])
-local resend, queue_wait, approval_life, record_ttl = ms(ARGV[12]), ms(ARGV[13]), ms(ARGV[14]), ms(ARGV[15])
-local level_3_failures = ms(ARGV[16])
+local numbers = {}
+for number in string.gmatch(ARGV[9], '%d+') do numbers[#numbers + 1] = tonumber(number) end
+local max_attempts, cooldown, probation, resend, queue_wait, approval_life, record_ttl,
+  level_3_failures = unpack(numbers)
 local record = key('recovery', id)
 
 local function start_record(state)
@@ -16,28 +19,28 @@ local function start_record(state)
 end
 
 local function refuse(reason, retry_after, detail)
-  if mode == 'resume' then return {'refused', reason, retry_after, detail, now} end
+  if mode == 'resume' then return {'refused', reason, retry_after, detail} end
   if reason == 'limit' then
     raise_level(target, 3, 'the limit of recoveries an hour is used up')
   elseif reason == 'cooldown' and failures_in_hour(target) >= math.min(2, level_3_failures) then
     raise_level(target, 3, 'it failed again and the cooldown is still active')
   end
   note_refusal(id, target, component, strategy, reason, retry_after, detail)
-  return {'refused', reason, retry_after, detail, now}
+  return {'refused', reason, retry_after, detail}
 end
 
 local known = redis.call('HGET', record, 'state')
 if mode == 'resume' then
-  if known ~= 'awaiting_approval' then return {'duplicate', known or '', 0, '', now} end
+  if known ~= 'awaiting_approval' then return {'duplicate', known or '', 0, ''} end
 elseif known then
-  return {'duplicate', known, 0, redis.call('HGET', record, 'strategy'), now}
+  return {'duplicate', known, 0, redis.call('HGET', record, 'strategy')}
 end
 
 if mode == 'rehearse' then
   start_record('queued')
   redis.call('HSET', record, 'dry_run', 1)
   redis.call('EXPIRE', record, record_ttl)
-  return {'admitted', '', 0, '', now}
+  return 'admitted'
 end
 
 local scopes = {'all', component, target}
@@ -52,7 +55,7 @@ end
 
 local lease = lease_of(target)
 if lease then
-  if lease.expires <= now then return {'stale', lease.id, 0, '', now} end
+  if lease.expires <= now then return {'stale', lease.id, 0, ''} end
   return refuse('busy', lease.expires - now, 'recovery ' .. lease.id .. ' is under way')
 end
 
@@ -89,7 +92,7 @@ if mode == 'hold' then
     since = now, expires = now + approval_life}))
   alert({kind = 'approval', id = id, target = target, strategy = strategy})
   publish({kind = 'awaiting_approval', id = id, target = target})
-  return {'awaiting_approval', '', 0, '', now}
+  return {'awaiting_approval', '', 0, ''}
 end
 
 redis.call('ZADD', key('attempts', target), now, id)
@@ -105,4 +108,4 @@ redis.call('HSET', key('target', target), 'last_attempt', now)
 redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued', 'token', 0,
   'give_up', now + queue_wait, 'expires', now + resend)
 redis.call('ZADD', key('leases'), now + resend, target)
-return {'admitted', '', 0, '', now}
+return 'admitted'
