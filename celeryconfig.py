@@ -70,7 +70,7 @@ task_soft_time_limit = 30
 task_time_limit = 45
 
 # Flower and `celery events` show what was sent, taken and ended.
-worker_send_task_events = True
+worker_send_task_events = False
 task_send_sent_event = False
 
 # A producer hears within two seconds that the broker is away, refusing or silent.

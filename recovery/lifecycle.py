@@ -118,10 +118,10 @@ class _Attempt:
         self.probe = find_probe(record.target.component)
         self.attempts = record.attempts
         self.before = record.before
-        started = record.started_ms or lease.claimed_ms
-        self._spent_before = max(lease.claimed_ms - started, 0) / 1000
+        self._spent_before = _seconds_between(record.started_ms, lease.claimed_ms)
         self._began = time.monotonic()
-        self.deadline = Deadline(strategy.timeout_seconds - self._spent_before)
+        spent_of_budget = _seconds_between(record.budget_ms, lease.claimed_ms)
+        self.deadline = Deadline(strategy.timeout_seconds - spent_of_budget)
 
     def run(self) -> Ending:
         found = self._observe()
@@ -255,6 +255,10 @@ class _Attempt:
 
     def _elapsed(self) -> float:
         return self._spent_before + time.monotonic() - self._began
+
+
+def _seconds_between(earlier_ms: int | None, later_ms: int) -> float:
+    return 0.0 if earlier_ms is None else max(later_ms - earlier_ms, 0) / 1000
 
 
 def _sentence(record: records.Recovery, outcome: Outcome) -> str:

@@ -29,7 +29,11 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """One run of one strategy. Times are epoch milliseconds of the control plane's clock."""
+    """One run of one strategy. Times are epoch milliseconds of the control plane's clock.
+
+    ``budget_ms``: since when the strategy's time runs; later than ``started_ms`` where another
+    worker took over from a dead one.
+    """
 
     id: str
     event: FailureEvent
@@ -45,6 +49,7 @@ class Recovery:
     level: int = 1
     received_ms: int = 0
     started_ms: int | None = None
+    budget_ms: int | None = None
     concluded_ms: int | None = None
     decision: str | None = None
     decided_by: str | None = None
@@ -73,6 +78,7 @@ class Recovery:
             level=int(stored.get("level", 1)),
             received_ms=int(stored.get("received_ms", 0)),
             started_ms=_optional_int(stored.get("started_ms")),
+            budget_ms=_optional_int(stored.get("budget_ms")),
             concluded_ms=_optional_int(stored.get("concluded_ms")),
             decision=stored.get("decision"),
             decided_by=stored.get("decided_by"),

@@ -10,6 +10,7 @@ if state[1] == 'concluded' then return {'concluded', 0, now} end
 if state[2] then
   redis.call('HSET', record, 'state', 'running', 'holder', holder)
   redis.call('HSETNX', record, 'started_ms', now)
+  redis.call('HSETNX', record, 'budget_ms', now)
   return {'claimed', 0, now}
 end
 
@@ -20,6 +21,9 @@ if lease.phase == 'running' and lease.expires > now then return {'busy', 0, now}
 local token = redis.call('HINCRBY', record, 'token', 1)
 redis.call('HSET', record, 'state', 'running', 'holder', holder)
 redis.call('HSETNX', record, 'started_ms', now)
+-- The strategy's time is for working: what passed until a dead holder was noticed is not taken off.
+if lease.phase == 'running' then redis.call('HSET', record, 'budget_ms', now) end
+redis.call('HSETNX', record, 'budget_ms', now)
 redis.call('HSET', key('lease', target), 'phase', 'running', 'holder', holder, 'token', token)
 hold_lease(target, now + ttl)
 publish({kind = 'running', id = id, target = target})

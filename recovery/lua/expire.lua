@@ -27,6 +27,8 @@ end
 
 if redis.call('HINCRBY', record, 'resumed', 1) > allowed then return {'dead', lease.id, strategy} end
 redis.call('HSET', record, 'state', 'queued')
+-- Whoever resumes gets the strategy's whole time: noticing the death took most of it.
+redis.call('HDEL', record, 'budget_ms')
 redis.call('HSET', key('lease', target), 'phase', 'queued', 'give_up', now + queue_wait)
 hold_lease(target, now + resend)
 return {'resume', lease.id, strategy}
