@@ -13,6 +13,7 @@ RecoveryError
     ├── TargetRefused         the target answers, and says no: credentials, permissions
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
+    ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -110,6 +111,10 @@ class StillUnhealthy(RemedyError):
 
 class DeadlineExceeded(RemedyError):
     code = "deadline_exceeded"
+
+
+class NothingKept(RemedyError):
+    code = "nothing_kept"
 
 
 class WorkerLost(RemedyError):

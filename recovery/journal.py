@@ -16,7 +16,7 @@ from recovery.events import Figure, Step, TargetRef
 
 if TYPE_CHECKING:
     from recovery.controlplane import ControlPlane
-    from recovery.strategy import Scope
+    from recovery.strategy import Kept, Scope
 
 T = TypeVar("T")
 
@@ -54,14 +54,16 @@ class RecordingJournal:
         target: TargetRef,
         *,
         deadline: Deadline,
+        keeper: Callable[[], Kept],
         scope: Scope,
         dry_run: bool = False,
     ) -> None:
         self.scope = scope
         self.dry_run = dry_run
+        self.keep = keeper
         self.steps: list[Step] = []
         self._control = control
-        self._recovery_id = recovery_id
+        self.recovery_id = recovery_id
         self._target = target
         self._deadline = deadline
         self._began = time.monotonic()
@@ -83,7 +85,7 @@ class RecordingJournal:
 
     def tell_applications(self, text: str, notice: str) -> None:
         message = json.dumps(
-            {"target": str(self._target), "notice": notice, "id": self._recovery_id}
+            {"target": str(self._target), "notice": notice, "id": self.recovery_id}
         )
 
         def publish() -> None:
@@ -106,7 +108,7 @@ class RecordingJournal:
         log.info(
             "step", step=text, planned=planned, **{f"figure_{k}": v for k, v in figures.items()}
         )
-        key = self._control.key("steps", self._recovery_id)
+        key = self._control.key("steps", self.recovery_id)
         try:
             with reachable():
                 pipe = self._control.redis.pipeline(transaction=False)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import evidence, records
+from recovery import evidence, keeping, records
 from recovery import lease as leases
 from recovery.conclusion import Conclusion, conclude
+from recovery.config import Environment
 from recovery.errors import (
     ControlPlaneUnavailable,
     DeadlineExceeded,
@@ -172,6 +173,7 @@ class _Attempt:
             self.record.id,
             self.record.target,
             deadline=self.deadline,
+            keeper=lambda: keeping.keep(Environment.read().state_dir, self.record.id),
             scope=declaration.scope.model_validate(context),
             dry_run=self.record.dry_run,
         )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -73,11 +74,36 @@ class TargetModel(StrictModel):
         return all(getattr(self, name) == value for name, value in chosen.items())
 
 
+class Kept(Protocol):
+    """What one recovery put aside on this host, to be brought back until its retention ends.
+
+    ``folder`` is private to the recovery, the same one when it is resumed, and may hold any files.
+    ``facts`` is JSON-safe: what whoever brings it back has to know; never a secret.
+    """
+
+    recovery_id: str
+    folder: Path
+    facts: Mapping[str, Any]
+
+    def store(self, summary: str, **facts: Any) -> None:
+        """Merge facts and the one-line summary of what is kept; on disk before it returns."""
+        ...
+
+    def room(self) -> int:
+        """Bytes that may still be kept, by the disk budget and the free space."""
+        ...
+
+
 class Journal(Protocol):
     """What a remedy is handed to work through: its deadline, its scope and its diary."""
 
     dry_run: bool
     scope: Scope
+    recovery_id: str
+
+    def keep(self) -> Kept:
+        """Where this recovery puts aside what it deletes or replaces; raises ``NothingKept``."""
+        ...
 
     def remaining(self) -> float:
         """Seconds until the strategy's deadline; raises ``DeadlineExceeded`` when it has passed."""
@@ -97,6 +123,10 @@ class Journal(Protocol):
 
 
 Remedy = Callable[[Any, Any, Journal], None]
+Undo = Callable[[Any, Any, Journal, Kept], None]
+"""Target, parameters, journal, what is kept: bring it back, or raise a ``RemedyError``."""
+Discard = Callable[[Any, Any, Kept], None]
+"""Give up what is kept outside its folder, once its retention has ended."""
 Probe = Callable[[Any, float], ProbeReport]
 Evidence = Callable[[Any, float], dict[str, Any]]
 
@@ -119,7 +149,11 @@ class FailureType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """A named remedy of a component; ``remedy`` is None where this release only knows its name."""
+    """A named remedy of a component; ``remedy`` is None where this release only knows its name.
+
+    ``undo`` and ``discard`` are ``module:function`` references to an ``Undo`` and a ``Discard``,
+    imported when first used.
+    """
 
     component: str
     name: str
@@ -128,6 +162,8 @@ class Strategy:
     scope: type[Scope] = Scope
     remedy: Remedy | None = None
     destructive: bool = False
+    undo: str | None = None
+    discard: str | None = None
     timeout_seconds: float = 5.0
     max_retries: int = 0
     backoff_seconds: float = 0.5
@@ -169,6 +205,8 @@ def strategy(
     parameters: type[Parameters] = Parameters,
     scope: type[Scope] = Scope,
     destructive: bool = False,
+    undo: str | None = None,
+    discard: str | None = None,
     timeout_seconds: float = 5.0,
     max_retries: int = 0,
     backoff_seconds: float = 0.5,
@@ -184,6 +222,8 @@ def strategy(
             scope=scope,
             remedy=remedy,
             destructive=destructive,
+            undo=undo,
+            discard=discard,
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             backoff_seconds=backoff_seconds,
