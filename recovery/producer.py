@@ -24,6 +24,10 @@ RECOVER = "recovery.recover"
 FOLLOW_APPROVAL = "recovery.follow_approval"
 DISPATCH_QUEUE = "dispatch"
 
+ANSWER_SECONDS = 0.5
+"""What a sender grants its broker for an answer. A silent one is waited for
+three times: once in the pool, and twice while a new connection is tried."""
+
 
 def trigger(
     component: str,
@@ -115,6 +119,11 @@ def celery_app() -> Celery:
 
     app = Celery("recovery-producer", set_as_current=False)
     app.config_from_object("celeryconfig")
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "socket_timeout": ANSWER_SECONDS,
+    }
     return app
 
 

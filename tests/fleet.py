@@ -77,7 +77,7 @@ class Fleet:
         name = f"w{len(self.workers)}"
         log = self.folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@test"]
-        command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO", "-E"]
+        command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
         command += ["--without-mingle", "--without-gossip"]
         command += ["--beat"] if beat else []
         with log.open("wb") as sink:
