@@ -15,7 +15,7 @@ from celery import Celery
 from recovery import producer
 from recovery.errors import ControlPlaneUnavailable
 from tests.fleet import Fleet
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer, black_hole, free_port
 from tests.stack import Stack
 from tests.waiting import until
 
@@ -55,21 +55,6 @@ def accepting_and_silent() -> Iterator[int]:
     thread.join()
     for connection in held:
         connection.close()
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """A port whose SYN packets are dropped: its backlog is full and nobody accepts."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        waiting = []
-        for _ in range(4):
-            client = socket.socket()
-            client.setblocking(False)
-            client.connect_ex(server.getsockname())
-            waiting.append(client)
-        yield server.getsockname()[1]
-        for client in waiting:
-            client.close()
 
 
 @contextmanager
