@@ -143,7 +143,7 @@ def _add_figures(
         ]
         for found, value in added:
             found[figure] = _short(value)
-        if len(_compact(entry)) + _RESERVED_FOR_LEVEL > ENTRY_BYTES:
+        if len(_compact(entry).encode()) + _RESERVED_FOR_LEVEL > ENTRY_BYTES:
             for found, _ in added:
                 del found[figure]
             return
