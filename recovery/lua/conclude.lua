@@ -85,6 +85,7 @@ elseif result == 'denied' or result == 'expired' then
 end
 
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
+redis.call('PEXPIRE', key('attempts', target), HOUR)
 
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
