@@ -41,8 +41,13 @@ class Stack:
         """Leak connections until the server refuses the next one."""
         with self.target.client() as client:
             client.config_set("maxclients", MAX_CLIENTS)
-        self.leaked += self.target.leak(MAX_CLIENTS + 5)
-        until(lambda: not self.target.answers(), what="the target refuses new clients")
+
+        def is_full() -> bool:
+            # A client that was still leaving left its place to nobody: leak again.
+            self.leaked += self.target.leak(MAX_CLIENTS + 5)
+            return not self.target.answers()
+
+        until(is_full, what="the target refuses new clients")
 
     def trigger(self, failure_type: str | None = None, **said: Any) -> str:
         return producer.trigger("redis", failure_type, app=self.app, **said)
