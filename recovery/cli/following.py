@@ -28,7 +28,8 @@ def follow(identity: str, timeout: float, *, as_json: bool, is_approved: bool = 
         if not as_json and isinstance(seen, records.Recovery):
             click.echo(f"{seen.target} {seen.strategy}: {seen.state.value}")
     if isinstance(last, Decision):
-        _tell(last.as_dict(), f"refused: {last.reason}: {last.detail}", as_json=as_json)
+        again = f", again in {last.retry_after:.0f} s" if last.retry_after else ""
+        _tell(last.as_dict(), f"refused: {last.reason}: {last.detail}{again}", as_json=as_json)
         return REFUSED
     if last is None or last.state not in (State.CONCLUDED, State.AWAITING_APPROVAL):
         _tell({"id": identity, "error": "timed_out"}, "timed out waiting", as_json=as_json)

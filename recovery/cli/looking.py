@@ -69,7 +69,9 @@ def _row(entry: Any) -> tuple[Any, ...]:
 
 @click.command()
 @click.argument("recovery_id", required=False)
-@click.option("--last", type=float, default=24.0, help="Hours to look back.")
+@click.option(
+    "--last", type=click.FloatRange(min=0, min_open=True), default=24.0, help="Hours to look back."
+)
 @click.option("--component", help="Only this component.")
 @click.option("--target", help="Only this target, as redis/cache.")
 @json_option
@@ -84,10 +86,15 @@ def history(
       recovery history --last 168 --component redis
     """
     from recovery import audit
+    from recovery.events import TargetRef
 
     if recovery_id:
         session.show(_one(recovery_id))
         return
+    if component:
+        session.policy().component(component)
+    if target:
+        session.policy().target(TargetRef.parse(target))
     found = audit.history(
         session.control(), since=audit.last_hours(last), component=component, target=target
     )
