@@ -70,6 +70,10 @@ BEHAVIOUR = {
     "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
     "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
     "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
+    "failsafe.enabled": "test_a_guard_is_started_where_the_policy_wants_one",
+    "failsafe.after_seconds": "test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while",
+    "failsafe.interval_seconds": "test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it",
+    "failsafe.unbound_host": "test_a_target_of_no_host_belongs_to_the_one_that_the_policy_names",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
 }
 

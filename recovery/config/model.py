@@ -125,6 +125,18 @@ class ApprovalsSection(StrictModel):
     different_person: bool = False
 
 
+class FailsafeSection(StrictModel):
+    """What a host does by itself while the control plane is away.
+
+    ``unbound_host`` is the one host that then looks after targets that are bound to none.
+    """
+
+    enabled: bool = True
+    after_seconds: Duration = 10.0
+    interval_seconds: Duration = 5.0
+    unbound_host: str | None = None
+
+
 class EscalationSection(StrictModel):
     failures_for_level_3: int = Field(default=3, ge=1)
 
@@ -139,6 +151,7 @@ class PolicyDocument(StrictModel):
     integration: IntegrationSection = IntegrationSection()
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()
+    failsafe: FailsafeSection = FailsafeSection()
 
 
 @cache
