@@ -223,7 +223,11 @@ class _Attempt:
             attempts=self.attempts,
             duration=self._elapsed(),
         )
-        answer = self._say(outcome)
+        try:
+            answer = self._say(outcome)
+        except self.stopped_by:
+            # The time limit was meant for a remedy; it fires once, and the outcome is known.
+            answer = self._say(outcome)
         if answer is Conclusion.LOST:
             raise LeaseLost("the recovery was concluded by its new holder")
         log.info(_sentence(self.record, outcome), result=result.value)

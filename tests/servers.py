@@ -125,10 +125,13 @@ def filled(server: RedisServer) -> list[socket.socket]:
     with server.client() as client:
         client.config_set("maxclients", MAX_CLIENTS)
 
-    def is_full() -> bool:
-        # A client that was still leaving left its place to nobody: leak again.
+    def refuses() -> bool:
         leaked.extend(server.leak(MAX_CLIENTS + 5))
         return not server.answers()
+
+    def is_full() -> bool:
+        # A client that is still leaving leaves its place to somebody: leak more than once.
+        return all(refuses() for _ in range(3))
 
     until(is_full, what="the server refuses new clients")
     return leaked
