@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,13 +164,13 @@ def numbered(folder: Path) -> tuple[list[Numbered], list[AuditDamaged]]:
     return found, wrong
 
 
-def contained(folder: Path, day: str, lines: dict[str, str]) -> set[str]:
-    """Which of these lines, by id, already stand in whole files of that day.
+def contained(among: Iterable[Path], day: str, lines: Mapping[str, str]) -> set[str]:
+    """Which of these lines of a day, by id, stand in whole files.
 
     A file that is not whole counts for nothing, so that nothing is deleted on its word.
     """
     found: set[str] = set()
-    for path in paths(folder):
+    for path in among:
         if day_of(path) != day:
             continue
         here = set()
@@ -180,6 +180,8 @@ def contained(folder: Path, day: str, lines: dict[str, str]) -> set[str]:
                     here.add(entry.id)
         except AuditDamaged as damage:
             log.warning("damaged audit file", file=path.name, error=str(damage))
+            continue
+        except FileNotFoundError:
             continue
         found |= here
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -45,7 +45,7 @@ def history(
     damage: list[AuditDamaged] = []
     known = chain.paths(folder) if folder else []
     chosen = [path for path in known if _may_concern(path, since, until)]
-    tail = _unsealed(control, folder, {path.name for path in known}, since, damage)
+    tail = _unsealed(control, folder, known, since, damage)
     for entry in heapq.merge(_sealed(chosen, damage), tail, key=_place):
         is_within = since <= entry.at and (until is None or entry.at < until)
         if is_within and _concerns(entry, component, target):
@@ -84,15 +84,18 @@ def read_page(control: ControlPlane, first: str) -> tuple[Page, str | None]:
     return page, f"({page[-1][0]}" if len(page) == _PAGE else None
 
 
-def without_doubles(folder: Path, page: Page) -> Page:
-    """Entries that a killed run has sealed and not yet deleted stand in both places."""
+def without_doubles(files: Iterable[Path], page: Page) -> Page:
+    """The page without what stands in one of these files as well.
+
+    That is what is being deleted, or what a killed run could not delete any more.
+    """
     by_day: dict[str, dict[str, str]] = {}
     for entry_id, stored in page:
         day = read_entry(entry_id, stored).day
         by_day.setdefault(day, {})[entry_id] = as_line(entry_id, stored)
     doubles: set[str] = set()
     for day, lines in by_day.items():
-        doubles |= chain.contained(folder, day, lines)
+        doubles |= chain.contained(files, day, lines)
     return [(entry_id, stored) for entry_id, stored in page if entry_id not in doubles]
 
 
@@ -118,27 +121,28 @@ def _entries(path: Path, damage: list[AuditDamaged]) -> Iterator[AuditEntry]:
 def _unsealed(
     control: ControlPlane,
     folder: Path | None,
-    known: set[str],
+    known: Sequence[Path],
     since: datetime,
     damage: list[AuditDamaged],
 ) -> Iterator[AuditEntry]:
-    """What is not in the files known by name: the stream, and files sealed while it is read.
+    """What is not in the files known: the stream, and files that are sealed while it is read.
 
     A file is in its place before its entries leave the stream. So where no file is new after a page
     was read, nothing had left the stream unseen before.
     """
+    read = set(known)
     first: str | None = str(max(int(since.timestamp() * 1000), 0))
     seen = (0, 0)
     while first is not None:
         page, following = read_page(control, first)
-        fresh = [path for path in chain.paths(folder) if path.name not in known] if folder else []
+        fresh = [path for path in chain.paths(folder) if path not in read] if folder else []
         if fresh:
-            known |= {path.name for path in fresh}
+            read.update(fresh)
             for entry in _sealed(fresh, damage):
                 if order(entry.id) > seen:
                     yield entry
             continue
-        for entry_id, stored in without_doubles(folder, page) if folder else page:
+        for entry_id, stored in without_doubles(read, page):
             seen = order(entry_id)
             yield read_entry(entry_id, stored)
         first = following

@@ -201,7 +201,7 @@ class _Run:
 
     def _seal(self, day: str, batch: Batch, numbers: list[int | None]) -> None:
         """Write one file and delete from the stream what has been read back from it."""
-        doubles = chain.contained(self.folder, day, batch)
+        doubles = chain.contained(chain.paths(self.folder), day, batch)
         if doubles:
             self._delete(doubles)
             return
@@ -217,7 +217,7 @@ class _Run:
         self.turn.hold(self.anchor)
         self.report.files.append(link.file)
         self._tell_lost(link.file, [text for _, text in lost])
-        read_back = chain.contained(self.folder, day, batch)
+        read_back = chain.contained([self.folder / link.file], day, batch)
         if len(read_back) < len(batch):
             raise AuditNotSealed(
                 f"{link.file} does not read back as it was written: the disk is not to be trusted"

@@ -97,11 +97,11 @@ class _Proof:
         """Every number up to the one that was given last must stand in a file or here."""
         with reachable():
             given = int(control.redis.get(control.key("audit", "n")) or 0)
-        counting = Counting(last_n)
+        counting, files = Counting(last_n), chain.paths(self.folder)
         first: str | None = "-"
         while first is not None:
             page, first = read_page(control, first)
-            for entry_id, stored in without_doubles(self.folder, page):
+            for entry_id, stored in without_doubles(files, page):
                 self.verdict.waiting += 1
                 self._follow(counting, read_entry(entry_id, stored).n, None)
         if counting.last < given:
