@@ -111,7 +111,7 @@ class Counting:
         expected, self.last = self.last + 1, n
         if n > expected:
             names = f"{expected}" if n == expected + 1 else f"{expected} to {n - 1}"
-            return Kind.GAP, f"the control Redis lost {n - expected} entries, number {names}"
+            return Kind.GAP, f"the control Redis lost what was number {names}"
         if n < expected:
             text = f"number {n} follows number {expected - 1}: the control Redis lost what it knew"
             return Kind.COUNTED_BACK, text

@@ -287,8 +287,8 @@ class _Run:
 
 
 def _tell(control: ControlPlane, kind: str, host: str, why: str) -> None:
-    """Log it, and call a person through the outbox."""
-    log.error(kind, host=host, why=why)
+    """Call a person through the outbox, and log it: on a full disk the log may be full, too."""
     alert = {"kind": kind, "target": f"audit/{host}", "host": host, "why": why}
     matter = f"{kind} {why}" if kind == AUDIT_GAP else kind
     control.run("tell", json.dumps(alert), matter, QUIET_SECONDS)
+    log.error(kind, host=host, why=why)

@@ -150,13 +150,18 @@ class _Proof:
             self._prove_digest(before, header.previous, header.file)
 
     def _prove_entries(self, file: Numbered) -> None:
-        counting = Counting(file.header.after_n)
+        """What a damaged file lacks was not lost by the control Redis."""
+        counting, problems = Counting(file.header.after_n), []
         try:
             for _, entry in sealed.read(file.path):
                 self.verdict.entries += 1
-                self._follow(counting, entry.n, file.header.file)
+                if (problem := counting.follow(entry.n)) is not None:
+                    problems.append(problem)
         except AuditDamaged as damage:
             self._find_damage(damage)
+            return
+        for kind, text in problems:
+            self._find(kind, file.header.file, text)
 
     def _prove_end(self, last: Link | None, end: Link) -> None:
         here = last.number if last else 0

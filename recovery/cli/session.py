@@ -52,10 +52,15 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def control() -> Any:
-    """The control plane of this environment; nothing is connected yet."""
+    """The control plane of this environment; nothing is connected yet.
+
+    What the domain logs goes to standard error, out of the way of ``--json``.
+    """
+    from recovery import logs
     from recovery.config import Environment
     from recovery.controlplane import ControlPlane
 
+    logs.configure("WARNING")
     return ControlPlane.connect(Environment.read())
 
 

@@ -56,6 +56,7 @@ def _seal(  # noqa: PLR0917 - called in one place
     largest_file: int | None,
 ) -> None:
     if largest_file is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     control = ControlPlane(redis.Redis(port=port, decode_responses=True))
     if kill_at_line:

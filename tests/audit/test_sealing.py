@@ -130,7 +130,7 @@ def test_numbers_that_the_stream_lost_are_said_and_told(trail: Trail) -> None:
 
     report = trail.seal()
 
-    assert report.lost == ["the control Redis lost 2 entries, number 2 to 3"]
+    assert report.lost == ["the control Redis lost what was number 2 to 3"]
     (alert,) = trail.alerts()
     assert (alert["kind"], alert["host"]) == ("audit_gap", "one")
     assert "number 2 to 3" in str(alert["why"])
