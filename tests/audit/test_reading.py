@@ -106,6 +106,18 @@ def test_a_file_removed_while_it_is_read_is_at_the_end_of_its_retention(mixed: T
     assert len(list(reading)) == 9
 
 
+def test_what_is_sealed_while_it_is_read_is_read_from_its_file(trail: Trail) -> None:
+    for day in range(20):
+        trail.write(day, 60)
+    reading = audit.history(trail.control, since=FIRST_DAY, folder=trail.folder)
+    first = next(reading)
+
+    trail.seal()
+
+    assert trail.waiting() == 0
+    assert ids([first, *reading]) == [f"r{n}" for n in range(1200)]
+
+
 def test_memory_does_not_grow_with_the_trail(trail: Trail) -> None:
     trail.folder.mkdir()
     size = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -348,6 +349,26 @@ def test_a_lost_folder_is_found_missing_and_sealing_goes_on(trail: Trail) -> Non
     assert trail.files() == ["audit-2025-01-02.jsonl.gz"]
     (finding,) = trail.verify().findings
     assert (finding.kind, finding.file) == ("missing_file", "audit-2025-01-01.jsonl.gz")
+
+
+def test_a_folder_brought_back_from_an_old_copy_lacks_its_newest_files(
+    trail: Trail, tmp_path: Path
+) -> None:
+    trail.write(0, 2)
+    trail.seal()
+    shutil.copytree(trail.folder, tmp_path / "old")
+    trail.write(1, 2)
+    trail.seal()
+    shutil.rmtree(trail.folder)
+    shutil.copytree(tmp_path / "old", trail.folder)
+    missing = [("missing_file", "audit-2025-01-02.jsonl.gz")]
+    assert [(found.kind, found.file) for found in trail.verify().findings] == missing
+
+    trail.write(2, 2)
+    trail.seal()
+
+    assert sealed.read_header(trail.folder / "audit-2025-01-03.jsonl.gz").number == 3
+    assert [(found.kind, found.file) for found in trail.verify().findings] == missing
 
 
 def test_a_folder_that_cannot_be_made_is_told_once_a_day(trail: Trail) -> None:
