@@ -12,7 +12,7 @@ import pytest
 from recovery.audit import Sealing, chain, sealed, sealing
 from recovery.config.model import AuditSection
 from recovery.errors import AuditNotSealed
-from tests.audit.trails import FIRST_DAY, Trail, lines_of
+from tests.audit.trails import FIRST_DAY, Trail, lines_of, put_lines
 
 
 def test_each_closed_day_is_a_file_that_names_the_one_before(trail: Trail) -> None:
@@ -253,6 +253,11 @@ def test_another_host_takes_over_when_told_and_goes_on_behind_the_chain(
         (other.folder / name).write_bytes((trail.folder / name).read_bytes())
     assert other.verify().is_whole
     assert other.read() == other.expected()
+    brought = other.folder / trail.files()[0]
+    header, lines = sealed.read_header(brought), [line for line, _ in sealed.read(brought)]
+    brought.unlink()
+    sealed.write(brought, header.model_copy(update={"host": "forged"}), lines)
+    assert [(f.kind, f.file) for f in other.verify().findings] == [("altered", brought.name)]
 
 
 def test_a_silent_host_is_given_up(trail: Trail, tmp_path: Path) -> None:
@@ -349,6 +354,24 @@ def test_a_lost_folder_is_found_missing_and_sealing_goes_on(trail: Trail) -> Non
     assert trail.files() == ["audit-2025-01-02.jsonl.gz"]
     (finding,) = trail.verify().findings
     assert (finding.kind, finding.file) == ("missing_file", "audit-2025-01-01.jsonl.gz")
+
+
+def test_nothing_is_deleted_on_the_word_of_a_damaged_file(trail: Trail) -> None:
+    trail.settings = AuditSection(retention_days=36_500, compression_enabled=False)
+    trail.write(0, 3)
+    trail.seal()
+    stream = trail.control.key("audit")
+    trail.control.redis.delete(stream)
+    for entry_id, text in trail.written:
+        trail.control.redis.xadd(stream, {"entry": text}, id=entry_id)
+    path = trail.folder / "audit-2025-01-01.jsonl"
+    lines = lines_of(path)
+    put_lines(path, [*lines[:-1], lines[-1].replace(b"recovered", b"altered")])
+
+    trail.seal()
+
+    whole = trail.folder / "audit-2025-01-01.2.jsonl"
+    assert [entry.fields["id"] for _, entry in sealed.read(whole)] == ["r0", "r1", "r2"]
 
 
 def test_a_folder_brought_back_from_an_old_copy_lacks_its_newest_files(
