@@ -48,7 +48,7 @@ task_routes: dict[str, dict[str, str]] = {
     "recovery.reconcile": {"queue": "maintenance"},
     "recovery.follow_decisions": {"queue": "maintenance"},
     "recovery.close_refused_bursts": {"queue": "maintenance"},
-    "recovery.trim_audit": {"queue": "maintenance"},
+    "recovery.seal_audit": {"queue": "maintenance"},
     **{f"recovery.{name}.*": {"queue": name} for name in _COMPONENTS},
 }
 
@@ -134,8 +134,9 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": 30.0,
         "options": {"expires": 30.0, "ignore_result": True},
     },
-    "trim-audit": {
-        "task": "recovery.trim_audit",
+    # A day is sealed within the hour after its end, and a seal that failed is tried again.
+    "seal-audit": {
+        "task": "recovery.seal_audit",
         "schedule": 3600.0,
         "options": {"expires": 3600.0, "ignore_result": True},
     },

@@ -55,7 +55,7 @@ def conclude(
         recovery.strategy,
         token,
         outcome.result.value,
-        audit.compose(recovery, outcome),
+        audit.compose(recovery, outcome) if policy.audit.enabled else "",
         json.dumps(outcome.as_dict(), separators=(",", ":")),
         json.dumps(past, separators=(",", ":")),
         f"{outcome.duration:.6f}",

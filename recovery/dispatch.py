@@ -57,10 +57,12 @@ def dispatch(
         event = read_event(recovery_id, message, policy)
         strategy = _choose(control, policy, event)
         if isinstance(strategy, NoRemedy):
-            return Dispatched(decision=_reject_unserved(control, event, strategy), event=event)
+            return Dispatched(
+                decision=_reject_unserved(control, policy, event, strategy), event=event
+            )
         check_scope(event, policy, strategy.name)
     except InvalidEvent as error:
-        return Dispatched(decision=_reject_invalid(control, recovery_id, message, error))
+        return Dispatched(decision=_reject_invalid(control, policy, recovery_id, message, error))
     mode = _mode(event, strategy)
     return admit(control, policy, event, strategy.name, mode, force=event.force)
 
@@ -161,11 +163,25 @@ def _failure_type(event: FailureEvent) -> FailureType:
 
 
 def _reject_invalid(
-    control: ControlPlane, recovery_id: str, message: Mapping[str, Any], error: InvalidEvent
+    control: ControlPlane,
+    policy: Policy,
+    recovery_id: str,
+    message: Mapping[str, Any],
+    error: InvalidEvent,
 ) -> Decision:
     component = str(message.get("component", ""))
     known = component if component in COMPONENTS else "unknown"
-    control.run("reject", recovery_id, "invalid", known, "", Refusal.INVALID, error.message, 0)
+    control.run(
+        "reject",
+        recovery_id,
+        "invalid",
+        known,
+        "",
+        Refusal.INVALID,
+        error.message,
+        0,
+        int(policy.audit.enabled),
+    )
     return Decision(
         recovery_id=recovery_id,
         verdict=Verdict.REFUSED,
@@ -174,7 +190,9 @@ def _reject_invalid(
     )
 
 
-def _reject_unserved(control: ControlPlane, event: FailureEvent, none: NoRemedy) -> Decision:
+def _reject_unserved(
+    control: ControlPlane, policy: Policy, event: FailureEvent, none: NoRemedy
+) -> Decision:
     target = event.target
     control.run(
         "reject",
@@ -185,6 +203,7 @@ def _reject_unserved(control: ControlPlane, event: FailureEvent, none: NoRemedy)
         Refusal.NO_REMEDY,
         none.detail,
         int(none.needs_person),
+        int(policy.audit.enabled),
     )
     return Decision(
         recovery_id=event.id, verdict=Verdict.REFUSED, reason=Refusal.NO_REMEDY, detail=none.detail

@@ -8,6 +8,8 @@ RecoveryError
 ├── ControlPlaneUnavailable   the control Redis cannot be reached            (transient)
 ├── LeaseLost                 somebody else owns this recovery now
 ├── SetupError                this machine lacks something the command needs
+├── AuditNotSealed            closed days could not be written to files  (transient)
+├── AuditDamaged              a file of the audit trail is not as it was written
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
@@ -89,6 +91,19 @@ class LeaseLost(RecoveryError):
 class SetupError(RecoveryError):
     code = "setup_error"
     exit_code = 8
+
+
+class AuditNotSealed(RecoveryError):
+    """Nothing is lost by it: what is not sealed stays in the control Redis."""
+
+    code = "audit_not_sealed"
+    transient = True
+
+
+class AuditDamaged(RecoveryError):
+    """``facts``: ``file`` and ``finding``, one of ``recovery.audit.Kind``."""
+
+    code = "audit_damaged"
 
 
 class RemedyError(RecoveryError):

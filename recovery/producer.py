@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 RECOVER = "recovery.recover"
 FOLLOW_APPROVAL = "recovery.follow_approval"
 DISPATCH_QUEUE = "dispatch"
+MAINTENANCE_QUEUE = "maintenance"
+
+
+def maintenance_queue(host: str) -> str:
+    """Where one host alone is told to look after what lies on its disk."""
+    return f"{MAINTENANCE_QUEUE}.{host}"
+
 
 ANSWER_SECONDS = 0.5
 """What a sender grants its broker for an answer. A silent one is waited for

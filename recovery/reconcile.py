@@ -91,10 +91,13 @@ def expire_approvals(control: ControlPlane, policy: Policy) -> int:
     return len(late)
 
 
-def close_refused_bursts(control: ControlPlane) -> int:
+def close_refused_bursts(control: ControlPlane, policy: Policy) -> int:
     """Write the summary of each burst of refused events that is over; returns how many."""
     closed: int = control.run(
-        "refused", int(QUIET_SECONDS * 1000), int(LONGEST_BURST_SECONDS * 1000)
+        "refused",
+        int(QUIET_SECONDS * 1000),
+        int(LONGEST_BURST_SECONDS * 1000),
+        int(policy.audit.enabled),
     )
     return closed
 

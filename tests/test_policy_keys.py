@@ -66,7 +66,11 @@ BEHAVIOUR = {
     "alerting.severity_mapping": "test_the_severity_of_an_alert_follows_the_policys_mapping",
     "degraded_modes.available_capabilities": "test_capabilities_are_what_the_mode_lists",
     "degraded_modes.unavailable_capabilities": "test_capabilities_are_what_the_mode_lists",
-    "audit.retention_days": "test_entries_older_than_the_retention_go",
+    "audit.enabled": "test_a_policy_without_an_audit_trail_counts_and_writes_no_entry",
+    "audit.audit_file": "test_where_the_files_lie_is_the_policys_choice",
+    "audit.compression_enabled": "test_compression_is_the_policys_choice",
+    "audit.takeover_after": "test_a_silent_host_is_given_up",
+    "audit.retention_days": "test_files_past_their_retention_go_the_oldest_first_and_the_rest_is_still_proved",
     "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
     "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
     "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
@@ -78,9 +82,6 @@ BEHAVIOUR = {
 }
 
 WAITING = {
-    "audit.enabled": "sealed audit files",
-    "audit.audit_file": "sealed audit files",
-    "audit.compression_enabled": "sealed audit files",
     "alerting.channels": "delivery to Alertmanager",
     "integration.prometheus_alertmanager": "delivery to Alertmanager",
     "integration.alert_on_recovery": "delivery to Alertmanager",

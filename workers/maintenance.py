@@ -40,10 +40,17 @@ def follow_decisions() -> int:
 @app.task(name="recovery.close_refused_bursts", ignore_result=True)
 def close_refused_bursts() -> int:
     """Write one audit line for each burst of refused events that is over."""
-    return reconcile.close_refused_bursts(context.control())
+    return reconcile.close_refused_bursts(context.control(), context.policy())
 
 
-@app.task(name="recovery.trim_audit", ignore_result=True)
-def trim_audit() -> int:
-    """Drop audit entries older than the policy's retention."""
-    return audit.trim(context.control(), context.policy().audit.retention_days)
+@app.task(name="recovery.seal_audit", ignore_result=True)
+def seal_audit() -> int:
+    """Seal the closed days of the audit trail, or ask the host that has the files to do so."""
+    policy, here = context.policy(), context.environment()
+    folder = audit.folder_of(policy, here)
+    report = audit.seal(context.control(), folder, policy.audit, here.host)
+    if report.must_be_asked:
+        seal_audit.apply_async(queue=producer.maintenance_queue(report.owner))
+    elif report.more:
+        seal_audit.apply_async(queue=producer.MAINTENANCE_QUEUE)
+    return report.moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def _row(entry: Any) -> tuple[Any, ...]:
         entry.at.strftime("%Y-%m-%d %H:%M:%S"),
         facts.get("target"),
         facts.get("strategy"),
-        facts["result"],
+        facts.get("result"),
         facts.get("seconds"),
         why,
         found,
@@ -86,23 +87,37 @@ def history(
       recovery history --last 168 --component redis
     """
     from recovery import audit
+    from recovery.errors import AuditDamaged
     from recovery.events import TargetRef
+    from recovery.strategy import find_component
 
     if recovery_id:
         session.show(_one(recovery_id))
         return
     if component:
-        session.policy().component(component)
+        find_component(component)
     if target:
-        session.policy().target(TargetRef.parse(target))
+        target = str(TargetRef.parse(target))
     found = audit.history(
-        session.control(), since=audit.last_hours(last), component=component, target=target
+        session.control(),
+        since=audit.last_hours(last),
+        component=component,
+        target=target,
+        folder=session.audit_folder(),
     )
-    entries = list(found)
+    entries: list[audit.AuditEntry] = []
+    damage = None
+    try:
+        entries.extend(found)
+    except AuditDamaged as error:
+        damage = error
     if as_json:
         session.show([entry.as_dict() for entry in entries])
     else:
         session.table(f"Last {last:g} hours", _COLUMNS, [_row(entry) for entry in entries])
+    if damage is not None:
+        session.warn(f"{damage.message}; see recovery audit verify")
+        sys.exit(damage.exit_code)
 
 
 def _one(recovery_id: str) -> dict[str, Any]:

@@ -24,11 +24,12 @@ RESTART_PAUSE_SECONDS = 1.0
 
 def host_queues() -> list[str]:
     """Every queue that a worker of this host consumes by default."""
+    from recovery import producer
     from recovery.config import Environment
 
     host = Environment.read().host
     bound = [f"{component}.{host}" for component in ("redis", "chromadb", "openwebui", "system")]
-    return [*COMMON_QUEUES, *bare_queues(), *bound]
+    return [*COMMON_QUEUES, producer.maintenance_queue(host), *bare_queues(), *bound]
 
 
 def bare_queues() -> list[str]:
@@ -84,7 +85,7 @@ def up() -> None:
     groups = {
         "dispatch": worker_command("dispatch", ["dispatch", *bare_queues()], 1, beat=False),
         "redis": worker_command("redis", _redis_queues(environment.host), 2, beat=False),
-        "upkeep": worker_command("upkeep", ["maintenance", "notify"], 1, beat=True),
+        "upkeep": worker_command("upkeep", _upkeep_queues(environment.host), 1, beat=True),
     }
     stopping = False
 
@@ -113,6 +114,12 @@ def up() -> None:
 
 def _redis_queues(host: str) -> list[str]:
     return ["redis", f"redis.{host}"]
+
+
+def _upkeep_queues(host: str) -> list[str]:
+    from recovery import producer
+
+    return ["maintenance", producer.maintenance_queue(host), "notify"]
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:

@@ -102,10 +102,15 @@ class DegradedModeSection(StrictModel):
 
 
 class AuditSection(StrictModel):
+    """``takeover_after``: how long the host with the sealed files may be silent before another
+    one goes on with them.
+    """
+
     enabled: bool = True
     audit_file: str | None = None
-    retention_days: float = Field(default=30, gt=0)
+    retention_days: float = Field(default=30, gt=0, le=36_500)
     compression_enabled: bool = True
+    takeover_after: Duration = 7 * 86_400.0
 
 
 class IntegrationSection(StrictModel):

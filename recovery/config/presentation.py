@@ -42,6 +42,11 @@ def warnings(policy: Policy) -> list[str]:
         for component in policy.components.values()
         if component.priority not in mapped
     ]
+    if not policy.audit.enabled:
+        found.append(
+            "audit.enabled is false: what is recovered or refused leaves no audit entry; "
+            "counters and alerts go on"
+        )
     return found
 
 

@@ -2,13 +2,15 @@
 -- ARGV: prefix, mode, id, target, component, strategy, event, force, and in one argument the
 --       policy's numbers, because each further argument costs the caller as much as a command here:
 --       max attempts, cooldown ms, probation ms, resend ms, queue wait ms, approval ms,
---       record ttl s, failures for level 3
+--       record ttl s, failures for level 3, is audited (0|1)
 -- mode: admit (start), hold (wait for an approval), resume (an approved one, at last), rehearse
 -- answers 'admitted', or {verdict, reason, retry_after ms, detail}
 local mode, id, target, component, strategy = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local event, force = ARGV[7], ARGV[8] == '1'
 local max_attempts, cooldown, probation, resend, queue_wait, approval_life, record_ttl,
-  level_3_failures = string.match(ARGV[9], '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)')
+  level_3_failures, audited = string.match(ARGV[9],
+    '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)')
+is_audited = audited == '1'
 local record = key('recovery', id)
 
 local function start_record(state)

@@ -3,6 +3,7 @@
 -- ARGV: prefix, id, target, component, strategy, token, result, entry, outcome, past, duration s,
 --       cooldown ms, degraded mode, failures for level 3, is final rung, record ttl s, priority,
 --       buckets (comma separated, seconds)
+-- entry: '' where the policy wants no audit trail
 -- token: the lease's fence; '' where no lease is held (dry run, denied, expired), 'stale' where
 -- the lease has run out and its holder is taken for dead, 'adopted' where a host ran it alone
 -- answers {concluded|already|lost, level, audit id}
@@ -111,6 +112,7 @@ if result == 'recovered' or result == 'failed' then
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)
 end
 
+is_audited = entry ~= ''
 local entry_id = audit(string.sub(entry, 1, -2) .. ',"level":' .. math.max(level, 1) .. '}')
 redis.call('HSET', record, 'state', 'concluded', 'outcome', outcome, 'concluded_ms', now,
   'level', math.max(level, 1), 'audit_id', entry_id)
