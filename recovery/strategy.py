@@ -162,6 +162,7 @@ class Strategy:
     scope: type[Scope] = Scope
     remedy: Remedy | None = None
     destructive: bool = False
+    requires_approval: bool = False
     undo: str | None = None
     discard: str | None = None
     timeout_seconds: float = 5.0
@@ -205,6 +206,7 @@ def strategy(
     parameters: type[Parameters] = Parameters,
     scope: type[Scope] = Scope,
     destructive: bool = False,
+    requires_approval: bool = False,
     undo: str | None = None,
     discard: str | None = None,
     timeout_seconds: float = 5.0,
@@ -222,6 +224,7 @@ def strategy(
             scope=scope,
             remedy=remedy,
             destructive=destructive,
+            requires_approval=requires_approval,
             undo=undo,
             discard=discard,
             timeout_seconds=timeout_seconds,
