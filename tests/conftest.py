@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.docker_engine", "tests.servers", "tests.stack"]
+pytest_plugins = [
+    "tests.docker_engine",
+    "tests.servers",
+    "tests.stack",
+    "tests.containers",
+]

@@ -13,6 +13,7 @@ from workers.app import app
 from workers.task import strategy_task
 
 reconnect = strategy_task("redis", "reconnect")
+restart_container = strategy_task("redis", "restart_container")
 
 
 @worker_process_init.connect
