@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from recovery.strategy import StrictModel
 
@@ -16,10 +23,16 @@ def _no_shell(value: object) -> object:
     return value
 
 
+def _names_a_program(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    if not arguments or not arguments[0]:
+        raise ValueError("must begin with a program")
+    return arguments
+
+
 Arguments: TypeAlias = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...],
+    tuple[Annotated[str, Field(pattern=r"^[^\x00]*$")], ...],
     BeforeValidator(_no_shell),
-    Field(min_length=1),
+    AfterValidator(_names_a_program),
 ]
 """A program and its arguments, as they are given to it."""
 

@@ -95,11 +95,15 @@ class _Transport(xmlrpc.client.Transport):
         self._url = runtime.url
         self._timeout = timeout
 
-    def make_connection(self, _host: object) -> http.client.HTTPConnection:
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
         parts = urlsplit(self._url)
         if parts.scheme == "unix":
-            return _UnixConnection(parts.path, self._timeout)
-        return http.client.HTTPConnection(parts.netloc, timeout=self._timeout)
+            made: http.client.HTTPConnection = _UnixConnection(parts.path, self._timeout)
+        else:
+            made = http.client.HTTPConnection(parts.netloc, timeout=self._timeout)
+        # Where the transport looks for what it has to close.
+        self._connection = host, made
+        return made
 
 
 class _UnixConnection(http.client.HTTPConnection):
