@@ -155,6 +155,8 @@ class RedisContainer:
 
     def inspect(self, name: str | None = None) -> dict[str, Any]:
         shown: dict[str, Any] = self.api.inspect_container(name or self.name)
+        # The engine shows them in any order.
+        shown["Mounts"].sort(key=lambda mount: str(mount["Destination"]))
         return shown
 
     def family(self) -> dict[str, str]:

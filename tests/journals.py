@@ -25,10 +25,16 @@ class MemoryJournal:
     dry_run: bool = False
     scope: Scope = field(default_factory=Scope)
     steps: list[Step] = field(default_factory=list)
+    watchers: dict[str, Callable[[], object]] = field(default_factory=dict)
     deadline: Deadline = field(init=False)
 
     def __post_init__(self) -> None:
         self.deadline = Deadline(self.seconds)
+
+    def after(self, text: str, action: Callable[[], object]) -> MemoryJournal:
+        """Have something happen in the world right after the first step that holds ``text``."""
+        self.watchers[text] = action
+        return self
 
     @property
     def texts(self) -> list[str]:
@@ -58,3 +64,5 @@ class MemoryJournal:
     def _write(self, text: str, figures: dict[str, Figure], *, planned: bool) -> None:
         at = round(self.seconds - self.deadline.left(), 3)
         self.steps.append(Step(text=text, at_seconds=at, figures=figures, planned=planned))
+        for awaited in [awaited for awaited in self.watchers if awaited in text]:
+            self.watchers.pop(awaited)()

@@ -230,7 +230,9 @@ class _Replacement:
             return Readiness.READY
         within = Deadline(self.journal.remaining() - BACK_SECONDS)
         name, new = self.swap.name, self._new()
-        found = await_ready(ready, lambda: state_of(self.engine.get(new)), within, name)
+        # A last look must not make one that is coming seem to have failed.
+        engine = self.engine.within(self.journal.remaining)
+        found = await_ready(ready, lambda: state_of(engine.get(new)), within, name)
         self.journal.note(f"{name} is {found.value}", container=new[:12])
         return found
 

@@ -79,15 +79,16 @@ Ready: TypeAlias = Callable[[], Readiness]
 def await_ready(
     ready: Ready, inspect: Callable[[], ProcessState], within: Deadline, what: str
 ) -> Readiness:
-    """Ask until it is ready or the time is over, and return the last answer but ``ABSENT``.
+    """Ask until it is ready, or until the time is over and it has said that it is coming.
 
-    Raises ``NeverReady``, and ``WontStart`` when the process has ended.
+    Raises ``NeverReady`` where it never said so, and ``WontStart`` when the process has ended.
     """
-    look = Deadline(0)
+    best, look = Readiness.ABSENT, Deadline(0)
     while True:
         found = ready()
         if found is Readiness.READY:
             return found
+        best = Readiness.COMING if found is Readiness.COMING else best
         if look.left() <= 0:
             state, look = inspect(), Deadline(LOOK_SECONDS)
             if not state.running:
@@ -95,9 +96,9 @@ def await_ready(
         if within.left() <= PAUSE:
             break
         time.sleep(PAUSE)
-    if found is Readiness.ABSENT:
+    if best is Readiness.ABSENT:
         raise NeverReady(f"{what} runs and was not ready within {within.seconds:.1f} s")
-    return found
+    return best
 
 
 def await_end(is_running: Callable[[], bool], seconds: float, remaining: Remaining) -> bool:
