@@ -11,8 +11,10 @@ from uuid import uuid4
 import pytest
 import redis
 
+from recovery.components.redis.restart_container import RestartContainer, restart_container, undo
 from recovery.components.redis.target import RedisTarget
 from recovery.runtime import DockerRuntime
+from tests.journals import MemoryJournal
 from tests.servers import free_port
 from tests.waiting import until
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 SERVER = ["redis-server", "--dir", "/data", "--appendonly", "yes", "--protected-mode", "no"]
 ALIAS = "cache"
+
+FAST = RestartContainer(stop_grace=2.0)
+SHORT = "1a2b3c4d"
+"""What stands for the recovery of a ``MemoryJournal`` in the names of its containers."""
 
 
 @dataclass(slots=True)
@@ -179,6 +185,47 @@ class RedisContainer:
         for network in self.networks:
             self.api.remove_network(network)
         self.api.remove_volume(self.volume, force=True)
+
+
+def restart(target: RedisTarget, journal: MemoryJournal) -> MemoryJournal:
+    assert restart_container.remedy is not None
+    restart_container.remedy(target, FAST, journal)
+    return journal
+
+
+def put_back(target: RedisTarget, journal: MemoryJournal) -> MemoryJournal:
+    undo(target, FAST, journal, journal.keep())
+    return journal
+
+
+def configuration(shown: dict[str, Any]) -> dict[str, Any]:
+    """What somebody chose of a container, without what the engine made of it."""
+    host = dict(shown["HostConfig"])
+    # The copy names the volumes that the old one had without a name; which they are: see mounts.
+    host["Binds"] = sorted(bind for bind in host["Binds"] or () if ":/scratch" not in bind)
+    host["Mounts"] = [{**mount, "Source": None} for mount in host.get("Mounts") or ()]
+    networks = {
+        name: {
+            "IPAMConfig": endpoint["IPAMConfig"] or None,
+            "Aliases": sorted(set(endpoint["Aliases"] or ()) - {shown["Id"][:12]}),
+            "DriverOpts": endpoint["DriverOpts"],
+            "Links": endpoint["Links"],
+        }
+        for name, endpoint in shown["NetworkSettings"]["Networks"].items()
+    }
+    mounts = {
+        mount["Destination"]: (mount["Type"], mount.get("Name"), mount["Source"], mount["RW"])
+        for mount in shown["Mounts"]
+    }
+    return {
+        "Config": shown["Config"],
+        "HostConfig": host,
+        "Image": shown["Image"],
+        "Name": shown["Name"],
+        "Networks": networks,
+        "Mounts": mounts,
+        "Ports": shown["NetworkSettings"]["Ports"],
+    }
 
 
 @pytest.fixture
