@@ -29,7 +29,11 @@ class MemoryJournal:
     deadline: Deadline = field(init=False)
 
     def __post_init__(self) -> None:
-        self.deadline = Deadline(self.seconds)
+        self.begin(self.seconds)
+
+    def begin(self, seconds: float) -> None:
+        """Count its time from now."""
+        self.seconds, self.deadline = seconds, Deadline(seconds)
 
     def after(self, text: str, action: Callable[[], object]) -> MemoryJournal:
         """Have something happen in the world right after the first step that holds ``text``."""

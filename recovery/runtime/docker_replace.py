@@ -172,6 +172,9 @@ class _Replacement:
         self._take_aside(grace)
         if found is None or found.name != swap.name:
             self.journal.change(f"{swap.copy} renamed to {swap.name}", self._rename_new)
+        if found is not None and not same_policy(found.restart_policy, swap.restart_policy):
+            # A killed run had begun to go back.
+            self.journal.change(f"{swap.name} has its restart policy again", self._set_policy)
         self.journal.change(f"{swap.name} started", self._start)
 
     def _make(self) -> None:
@@ -216,6 +219,9 @@ class _Replacement:
 
     def _rename_new(self) -> None:
         self.engine.rename(self._new(), self.swap.name)
+
+    def _set_policy(self) -> None:
+        self.engine.set_restart_policy(self._new(), self.swap.restart_policy)
 
     def _start(self) -> None:
         self.engine.start(self._new())

@@ -110,17 +110,17 @@ def put_back(engine: Engine, swap: Swap, act: Act, *, within: Deadline, start: b
 
 
 def _retire(engine: Engine, swap: Swap, act: Act, new: Inspected) -> None:
+    """In this order, because the copy's policy tells another recovery what the old one's was."""
     if new.runs:
         act("the new container stopped", lambda: stop(engine, new.id, BACK_GRACE))
-    # One that never started is not brought up by the engine, and its policy tells a later run
-    # what the old one's was.
+    if new.name != swap.copy:
+        act(f"the new container is {swap.copy}", lambda: engine.rename(new.id, swap.copy))
+    # The engine brings up none that never started.
     if new.status != "created" and not same_policy(new.restart_policy, NEVER):
         act(
             "the new container kept from restarting",
             lambda: engine.set_restart_policy(new.id, NEVER),
         )
-    if new.name != swap.copy:
-        act(f"the new container is {swap.copy}", lambda: engine.rename(new.id, swap.copy))
 
 
 def stop(engine: Engine, container: str, grace: float) -> None:

@@ -200,6 +200,8 @@ class Engine:
             is_conflict = error.status_code == _CONFLICT
             raise (conflict if is_conflict and conflict else refused)(_said(error)) from error
         except (errors.DockerException, requests.exceptions.RequestException) as error:
+            # An engine that was only given too little time is not away.
+            self._remaining()
             raise RuntimeUnavailable(f"the Docker engine does not answer: {error}") from error
 
 

@@ -46,7 +46,7 @@ def _is_halted(owner: Inspected, copy: Inspected | None, aside: Inspected | None
 def _restore(engine: Engine, name: str, old: Inspected, copy: Inspected, act: Act) -> None:
     """In this order, so that whoever dies in between leaves what the next one recognises."""
     policy = copy.restart_policy
-    if not same_policy(old.restart_policy, policy):
+    if same_policy(old.restart_policy, NEVER) and not same_policy(policy, NEVER):
         act(
             f"{old.name} has its restart policy again",
             lambda: engine.set_restart_policy(old.id, policy),

@@ -18,6 +18,7 @@ from tests.servers import RedisServer, free_port
 from tests.waiting import until
 
 
+@pytest.mark.docker
 def test_a_crashed_container_is_replaced_and_serves(
     redis_container: RedisContainer, tmp_path: Path
 ) -> None:
@@ -30,6 +31,7 @@ def test_a_crashed_container_is_replaced_and_serves(
     assert redis_container.is_filled()
 
 
+@pytest.mark.docker
 def test_one_that_ignores_term_is_killed_after_the_grace(
     redis_container: RedisContainer, tmp_path: Path
 ) -> None:
@@ -45,6 +47,7 @@ def test_one_that_ignores_term_is_killed_after_the_grace(
     assert redis_container.is_filled()
 
 
+@pytest.mark.docker
 def test_a_dry_run_says_every_step_and_touches_nothing(
     redis_container: RedisContainer, tmp_path: Path
 ) -> None:
@@ -74,6 +77,7 @@ def uptime(server: RedisServer) -> int:
         return int(client.info("server")["uptime_in_seconds"])
 
 
+@pytest.mark.docker
 def test_a_policy_that_names_the_wrong_container_is_found_out(
     redis_container: RedisContainer, redis_server: RedisServer, tmp_path: Path
 ) -> None:
@@ -88,6 +92,7 @@ def test_a_policy_that_names_the_wrong_container_is_found_out(
     assert configuration(redis_container.inspect()) == configuration(before)
 
 
+@pytest.mark.docker
 def test_a_new_one_that_is_loading_is_left_to_load(
     redis_container: RedisContainer, tmp_path: Path
 ) -> None:
@@ -117,6 +122,7 @@ def test_a_target_without_runtime_is_told_which_key_is_missing(tmp_path: Path) -
     assert missing.value.facts == {"key": "runtime"}
 
 
+@pytest.mark.docker
 def test_an_engine_that_is_away_is_unavailable(tmp_path: Path) -> None:
     pytest.importorskip("docker")
     away = DockerRuntime(
