@@ -19,6 +19,7 @@ from recovery import evidence, keeping, records
 from recovery import lease as leases
 from recovery.conclusion import Conclusion, conclude
 from recovery.config import Environment
+from recovery.deadline import Deadline
 from recovery.errors import (
     ControlPlaneUnavailable,
     DeadlineExceeded,
@@ -28,7 +29,7 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
-from recovery.journal import Deadline, RecordingJournal
+from recovery.journal import RecordingJournal
 from recovery.messages import FIGURES
 from recovery.strategy import find_probe
 

@@ -164,6 +164,7 @@ class Strategy:
     remedy: Remedy | None = None
     destructive: bool = False
     safe_alone: bool = False
+    requires_approval: bool = False
     undo: str | None = None
     discard: str | None = None
     timeout_seconds: float = 5.0
@@ -208,6 +209,7 @@ def strategy(
     scope: type[Scope] = Scope,
     destructive: bool = False,
     safe_alone: bool = False,
+    requires_approval: bool = False,
     undo: str | None = None,
     discard: str | None = None,
     timeout_seconds: float = 5.0,
@@ -226,6 +228,7 @@ def strategy(
             remedy=remedy,
             destructive=destructive,
             safe_alone=safe_alone,
+            requires_approval=requires_approval,
             undo=undo,
             discard=discard,
             timeout_seconds=timeout_seconds,

@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 STRATEGY = "recovery.*.strategies.*"
 TARGETS = "recovery.*.targets"
 REDIS = "recovery.redis.targets"
+RUNTIME = "recovery.redis.targets.runtime"
 
 BEHAVIOUR = {
     "recovery.max_attempts_per_hour": "test_three_recoveries_an_hour_and_no_more",
@@ -59,6 +60,24 @@ BEHAVIOUR = {
     f"{REDIS}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
     f"{REDIS}.thresholds.memory_percent": "test_used_up_memory_is_pressure",
     f"{REDIS}.thresholds.clients_percent": "test_clients_near_the_limit_are_named_before_it_is_reached",
+    f"{RUNTIME}.kind": "test_a_target_without_runtime_is_told_which_key_is_missing",
+    f"{RUNTIME}.container": "test_a_crashed_container_is_replaced_and_serves",
+    f"{RUNTIME}.labels": "test_a_container_is_found_by_its_labels_and_what_is_aside_is_not",
+    f"{RUNTIME}.base_url": "test_an_engine_that_is_away_is_unavailable",
+    f"{RUNTIME}.unit": "test_a_unit_is_seen_started_and_stopped",
+    f"{RUNTIME}.scope": "test_a_unit_is_seen_started_and_stopped",
+    f"{RUNTIME}.program": "test_a_program_is_seen_stopped_and_started",
+    f"{RUNTIME}.url": "test_a_program_is_seen_stopped_and_started",
+    f"{RUNTIME}.username": "test_a_password_is_sent_beside_the_url",
+    f"{RUNTIME}.password": "test_a_password_is_sent_beside_the_url",
+    f"{RUNTIME}.name": "test_a_server_is_started_in_the_background_seen_and_stopped",
+    f"{RUNTIME}.start": "test_a_server_is_started_in_the_background_seen_and_stopped",
+    f"{RUNTIME}.stop": "test_commands_that_return_are_believed_only_by_their_status",
+    f"{RUNTIME}.status": "test_commands_that_return_are_believed_only_by_their_status",
+    f"{RUNTIME}.start_returns": "test_commands_that_return_are_believed_only_by_their_status",
+    f"{RUNTIME}.folder": "test_the_workers_own_settings_do_not_reach_the_process",
+    f"{RUNTIME}.log_file": "test_a_server_is_started_in_the_background_seen_and_stopped",
+    "recovery.redis.strategies.restart_container.stop_grace": "test_one_that_ignores_term_is_killed_after_the_grace",
     "alerting.enabled": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_cooldown": "test_an_alert_that_the_policy_does_not_want_is_not_sent",

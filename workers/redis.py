@@ -16,6 +16,7 @@ from workers.task import strategy_task
 log = structlog.get_logger()
 
 reconnect = strategy_task("redis", "reconnect")
+restart_container = strategy_task("redis", "restart_container")
 
 
 @worker_process_init.connect

@@ -188,6 +188,7 @@ def _strategy_block(component: Component, declared: Strategy) -> type[StrategyBl
     fields: dict[str, Any] = {
         "name": (Literal[declared.name], ...),
         "conditions": (tuple[condition, ...], ()),
+        "requires_approval": (bool, declared.requires_approval),
         "timeout_seconds": (Duration, declared.timeout_seconds),
         "max_retries": (Annotated[int, Field(ge=0, le=100)], declared.max_retries),
         "backoff_seconds": (Duration, declared.backoff_seconds),

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import structlog
 
+from recovery.deadline import Deadline
 from recovery.errors import NothingKept
 from recovery.events import Figure
-from recovery.journal import Deadline
 from recovery.strategy import Kept, Scope
 
 T = TypeVar("T")
