@@ -21,7 +21,7 @@ class MemoryJournal:
 
     state_dir: Path
     recovery_id: str = "1a2b3c4d-0000"
-    seconds: float = 15.0
+    seconds: float = 60.0
     dry_run: bool = False
     scope: Scope = field(default_factory=Scope)
     steps: list[Step] = field(default_factory=list)
