@@ -49,6 +49,7 @@ task_routes: dict[str, dict[str, str]] = {
     "recovery.follow_decisions": {"queue": "maintenance"},
     "recovery.close_refused_bursts": {"queue": "maintenance"},
     "recovery.trim_audit": {"queue": "maintenance"},
+    "recovery.visit_hosts": {"queue": "maintenance"},
     **{f"recovery.{name}.*": {"queue": name} for name in _COMPONENTS},
 }
 
@@ -132,6 +133,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "task": "recovery.close_refused_bursts",
         "schedule": 30.0,
         "options": {"expires": 30.0, "ignore_result": True},
+    },
+    "visit-hosts": {
+        "task": "recovery.visit_hosts",
+        "schedule": 300.0,
+        "options": {"expires": 300.0, "ignore_result": True},
     },
     "trim-audit": {
         "task": "recovery.trim_audit",

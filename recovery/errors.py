@@ -14,6 +14,8 @@ RecoveryError
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── NotKept               what is to be brought back is not there: undone, discarded, lost
+    ├── WouldOverwrite        what is to be brought back has newer data under the same names
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -115,6 +117,17 @@ class DeadlineExceeded(RemedyError):
 
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class NotKept(RemedyError):
+    """``facts``: ``id``, and ``kept``, the ids of which something is."""
+
+    code = "not_kept"
+    exit_code = 3
+
+
+class WouldOverwrite(RemedyError):
+    code = "would_overwrite"
 
 
 class WorkerLost(RemedyError):

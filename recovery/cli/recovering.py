@@ -67,14 +67,17 @@ def recover(
         messages.check_scope(event, session.policy(), event.strategy)
     identity = producer.trigger(component, source=Source.CLI, context=context, **said)
     if wait:
-        sys.exit(_follow(identity, timeout, as_json=as_json))
-    if as_json:
-        session.show({"id": identity})
-    else:
-        click.echo(f"sent: {identity}\nfollow it with: recovery history {identity}")
+        sys.exit(follow(identity, timeout, as_json=as_json))
+    tell_sent(identity, as_json=as_json)
 
 
-def _follow(identity: str, timeout: float, *, as_json: bool) -> int:
+def tell_sent(identity: str, *, as_json: bool) -> None:
+    text = f"sent: {identity}\nfollow it with: recovery history {identity}"
+    _tell({"id": identity}, text, as_json=as_json)
+
+
+def follow(identity: str, timeout: float, *, as_json: bool) -> int:
+    """Show what happens to a recovery until it ends; returns the exit code."""
     from recovery import records
     from recovery.events import Decision, State, Step
 

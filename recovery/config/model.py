@@ -129,6 +129,18 @@ class EscalationSection(StrictModel):
     failures_for_level_3: int = Field(default=3, ge=1)
 
 
+class UndoSection(StrictModel):
+    """How long and where a host keeps what its remedies deleted or replaced.
+
+    ``disk_budget_mb`` holds for the host; 0 sets none. ``directory``: under the state directory
+    by default.
+    """
+
+    retention: Duration = 7 * 86_400.0
+    disk_budget_mb: int = Field(default=1024, ge=0)
+    directory: str | None = None
+
+
 class PolicyDocument(StrictModel):
     """The whole file; ``recovery`` is narrowed by ``policy_document``."""
 
@@ -139,6 +151,7 @@ class PolicyDocument(StrictModel):
     integration: IntegrationSection = IntegrationSection()
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()
+    undo: UndoSection = UndoSection()
 
 
 @cache
