@@ -13,6 +13,7 @@ from workers.app import app
 from workers.task import strategy_task
 
 reconnect = strategy_task("redis", "reconnect")
+flush_corrupted = strategy_task("redis", "flush_corrupted")
 
 
 @worker_process_init.connect

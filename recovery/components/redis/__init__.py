@@ -10,7 +10,7 @@ COMPONENT = Component(
     target=RedisTarget,
     probe="recovery.components.redis.probe:probe",
     evidence="recovery.components.redis.evidence:evidence",
-    strategies=("reconnect",),
+    strategies=("reconnect", "flush_corrupted"),
     failure_types=(
         FailureType(name="connection_error", summary="the server refuses or drops connections"),
         FailureType(name="connection_timeout", summary="no connection in time"),
@@ -44,13 +44,6 @@ COMPONENT = Component(
         ),
     ),
     planned=(
-        Strategy(
-            component="redis",
-            name="flush_corrupted",
-            summary="Remove corrupted keys of a named keyspace.",
-            destructive=True,
-            timeout_seconds=30.0,
-        ),
         Strategy(
             component="redis",
             name="restart_container",
