@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
@@ -61,20 +62,28 @@ NO_TTL, OTHER_TYPE, OTHER_LENGTH, TO_BE_READ, TOO_LONG = b"t", b"k", b"l", b"v",
 
 
 class Page(NamedTuple):
-    """One step of a scan. ``cursor`` 0 ends it; ``seen``: keys of the pattern looked at."""
+    """One step of a scan. ``cursor`` 0 ends it; ``seen``: keys of the pattern looked at.
+
+    ``records`` are corrupted, for ``reasons``, a byte each, and dumped in the same instant.
+    """
 
     cursor: int
     seen: int
     suspects: list[Suspect]
+    records: Sequence[Record] = ()
+    reasons: bytes = b""
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True)
+class Rule:
     """A keyspace's declaration, and the longest value that is read to judge it, in bytes."""
 
     declared: KeyPattern
     longest_read: int
 
-    def as_argument(self) -> str:
+    @cached_property
+    def argument(self) -> str:
+        """As ``rule_of`` in ``lua/prelude.lua`` reads it."""
         said = self.declared
         bounds = (said.shortest, said.longest)
         shortest, longest = ("" if bound is None else str(bound) for bound in bounds)
@@ -94,8 +103,8 @@ class Keyspace(ABC):
         self.knows_expiry = _knows(client, "PEXPIRETIME", "recovery")
 
     @abstractmethod
-    def survey(self, rule: Rule, cursor: int) -> Page:
-        """Look at one page of the keyspace."""
+    def survey(self, rule: Rule, cursor: int, *, dump: bool) -> Page:
+        """Look at one page of the keyspace; ``dump`` where that can be done at once."""
 
     @abstractmethod
     def judge(self, rule: Rule, keys: Sequence[bytes]) -> list[Suspect]:
@@ -196,22 +205,32 @@ class ScriptedKeyspace(Keyspace):
             for name in ("survey", "dump", "unlink", "compare", "restore")
         }
 
-    def survey(self, rule: Rule, cursor: int) -> Page:
-        answer = self._run("survey", [], [*self._look(rule), cursor, *self._page(rule)])
-        return Page(int(answer[0]), answer[1], _suspects(answer[2]))
+    def survey(self, rule: Rule, cursor: int, *, dump: bool) -> Page:
+        room = BYTES_PER_CALL if dump else 0
+        arguments = (
+            rule.argument,
+            cursor,
+            rule.declared.pattern,
+            self.scan_count,
+            room,
+            int(self.knows_expiry),
+        )
+        following, seen, records, reasons, suspects = self._run("survey", (), arguments)
+        return Page(int(following), seen, _suspects(suspects), unpack(records), reasons)
 
     def judge(self, rule: Rule, keys: Sequence[bytes]) -> list[Suspect]:
+        arguments = (rule.argument, 0, "", 0, 0, 0)
         return [
             suspect
             for some in batches(keys)
-            for suspect in _suspects(self._run("survey", some, self._look(rule))[2])
+            for suspect in _suspects(self._run("survey", some, arguments)[4])
         ]
 
     def dump(self, rule: Rule, suspects: Sequence[Suspect]) -> list[Record]:
         found = []
         for some in batches(suspects, lambda suspect: suspect.bytes):
             digests = "".join(suspect.digest for suspect in some)
-            arguments = [*self._look(rule), int(self.knows_expiry), digests]
+            arguments = [rule.argument, int(self.knows_expiry), digests]
             found += unpack(self._run("dump", [suspect.key for suspect in some], arguments))
         return found
 
@@ -249,12 +268,6 @@ class ScriptedKeyspace(Keyspace):
 
     def _run(self, script: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
         return self.pace.call(self._scripts[script], keys=keys, args=arguments)
-
-    def _look(self, rule: Rule) -> tuple[str]:
-        return (rule.as_argument(),)
-
-    def _page(self, rule: Rule) -> tuple[str, int]:
-        return (rule.declared.pattern, self.scan_count)
 
 
 def open_keyspace(client: Any, pace: Pace, scan_count: int) -> Keyspace:

@@ -39,7 +39,13 @@ from recovery.components.redis.keyspace import (
 class WatchingKeyspace(Keyspace):
     """See ``Keyspace``; sets and hashes are compared by their dumps alone."""
 
-    def survey(self, rule: Rule, cursor: int) -> Page:
+    def survey(
+        self,
+        rule: Rule,
+        cursor: int,
+        *,
+        dump: bool,  # noqa: ARG002 - looking and dumping are two steps here
+    ) -> Page:
         following, keys = self.pace.call(
             self.client.scan, cursor, match=rule.declared.pattern, count=self.scan_count
         )

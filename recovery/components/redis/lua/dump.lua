@@ -11,9 +11,7 @@ for i = 1, #KEYS do
   if reason == 'v' and redis.sha1hex(call('GET', key)) ~= digest_at(digests, i) then reason = nil end
   if reason and reason ~= 'u' then
     local dump = call('DUMP', key)
-    if dump then
-      found[#found + 1] = struct.pack('>I4I4i8', #key, #dump, expiry(key, exact)) .. key .. dump
-    end
+    if dump then found[#found + 1] = record(key, dump, exact) end
   end
 end
 return table.concat(found)

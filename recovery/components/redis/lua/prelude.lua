@@ -15,6 +15,11 @@ local function expiry(key, exact)
   return now[1] * 1000 + math.floor(now[2] / 1000) + left
 end
 
+-- As recovery.components.redis.archive packs it.
+local function record(key, dump, exact)
+  return struct.pack('>I4I4i8', #key, #dump, expiry(key, exact)) .. key .. dump
+end
+
 -- The rule of a keyspace, from one argument: no TTL (0|1), type, shortest, longest, read values
 -- (0|1), longest value read; '' where nothing is declared.
 local function rule_of(text)
