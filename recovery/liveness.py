@@ -117,7 +117,7 @@ class Pulse:
     def _patience(self, now: float, sign: Sign | None) -> float:
         if sign is None:
             return max(START_SECONDS, self._deaf_seconds)
-        loop_runs = now - sign.at < self._deaf_seconds
+        loop_runs = now - sign.at < max(self._deaf_seconds, 3 * SIGN_SECONDS)
         return self._full_seconds if sign.is_full and loop_runs else self._deaf_seconds
 
     def _unanswered_for(self, now: float, sign: Sign | None) -> float:

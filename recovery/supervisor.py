@@ -93,10 +93,14 @@ class _Child:
 
 @dataclass(slots=True, kw_only=True)
 class Supervisor:
-    """``grace_seconds``: what a stopping program may take to finish its work."""
+    """``grace_seconds``: what a stopping program may take to finish its work.
+
+    ``deaf_grace_seconds``: the same for one that is replaced because it no longer does any.
+    """
 
     programs: Iterable[Program]
     grace_seconds: float
+    deaf_grace_seconds: float = DEAF_GRACE_SECONDS
     manager: ServiceManager = field(default_factory=ServiceManager)
     _children: list[_Child] = field(init=False)
     _requests: int = field(default=0, init=False)
@@ -160,7 +164,7 @@ class Supervisor:
             self._stop(child)
         elif child.program.watch and (why := child.program.watch.why_deaf()):
             log.error("is deaf, replaced", program=child.program.name, why=why)
-            _terminate(child, DEAF_GRACE_SECONDS)
+            _terminate(child, self.deaf_grace_seconds)
 
     def _may_start(self, child: _Child) -> bool:
         return child.program.is_foundation or all(
