@@ -140,22 +140,3 @@ def test_an_event_that_somebody_can_take_has_no_such_complaint(stack: Stack, fle
     stack.concluded(stack.trigger("connection_error"))
 
     assert "no live worker" not in started.log.read_text()
-
-
-def test_the_ticks_of_the_schedule_leave_no_line(stack: Stack, fleet: Fleet) -> None:
-    started = fleet.start()
-    stack.concluded(stack.trigger("connection_error"))
-    ticks = "recovery.reconcile"
-    counted = stack.app.control.inspect(timeout=2)
-    until(lambda: total(counted.stats(), ticks) >= 2, seconds=20, what="two ticks ran")
-
-    said = started.log.read_text()
-
-    assert "Scheduler: Sending due task" not in said
-    assert "received" not in said
-    assert "succeeded" not in said
-    assert "event=decided" in said
-
-
-def total(stats: Any, task: str) -> int:
-    return sum(one["total"].get(task, 0) for one in (stats or {}).values())
