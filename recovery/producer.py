@@ -127,6 +127,22 @@ def celery_app() -> Celery:
     return app
 
 
+def sender(broker_url: str) -> Celery:
+    """An application that can send to this broker, and reads no policy."""
+    from celery import Celery
+
+    app = Celery("recovery-sender", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        broker_connection_timeout=ANSWER_SECONDS,
+        broker_transport_options={
+            "socket_connect_timeout": ANSWER_SECONDS,
+            "socket_timeout": ANSWER_SECONDS,
+        },
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0.1},
+    )
+    return app
+
+
 def _send(
     app: Celery,
     name: str,
