@@ -49,8 +49,8 @@ def start(redis_url: str | None = None, *, prefix: str | None = None, wait: floa
     """Begin now rather than at the first use; whether the degraded modes are known.
 
     ``redis_url`` and ``prefix`` win over ``RECOVERY_REDIS_URL`` and ``RECOVERY_PREFIX``. ``wait``:
-    seconds to wait for the first answer. Raises ``ConfigError`` where this process already follows
-    another control plane.
+    seconds to wait for the first answer. Raises ``ConfigError`` where another control plane was
+    named before.
     """
     LISTENER.start(redis_url, prefix)
     return LISTENER.wait_until_read(wait)

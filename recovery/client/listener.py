@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from recovery.client.knowledge import Knowledge
 from recovery.client.renewals import Renewals
@@ -37,6 +38,19 @@ LAST_WORDS_SECONDS = 2.0
 log = logging.getLogger("recovery.client")
 
 
+class _Address(NamedTuple):
+    """What ``start`` was told; ``None`` leaves it to the environment, read at each connecting."""
+
+    redis_url: str | None
+    prefix: str | None
+
+    def environment(self) -> Environment:
+        return Environment.read(redis_url=self.redis_url, prefix=self.prefix)
+
+
+_UNNAMED = _Address(None, None)
+
+
 class Listener:
     """What one process knows, and the thread that keeps it so."""
 
@@ -46,8 +60,7 @@ class Listener:
         self.outbox = Outbox()
         self.is_settled = False
         """Whether nobody needs to start the thread: it runs, or it is not wanted."""
-        self._redis_url: str | None = None
-        self._prefix: str | None = None
+        self._address = _UNNAMED
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._has_read = threading.Event()
@@ -58,17 +71,20 @@ class Listener:
         self._said = ""
 
     def start(self, redis_url: str | None = None, prefix: str | None = None) -> None:
-        """Raises ``ConfigError`` where the thread already follows another control plane."""
+        """Raises ``ConfigError`` where another control plane was named before."""
         with self._lock:
-            if self._thread is not None:
-                if {redis_url, prefix} - {None, self._redis_url, self._prefix}:
-                    raise ConfigError("a process has one control plane: stop() the other one first")
-                return
-            self.is_settled = True
-            if is_client_off():
-                return
-            self._redis_url, self._prefix = redis_url, prefix
-            self._launch()
+            named = _Address(redis_url, prefix)
+            if self._thread is None:
+                self.is_settled = True
+                if not is_client_off():
+                    self._address = named
+                    self._launch()
+            elif self._address == _UNNAMED != named:
+                # Whoever came first only wanted any: the thread goes over to this one.
+                self._has_read = threading.Event()
+                self._address = named
+            elif named not in {_UNNAMED, self._address}:
+                raise ConfigError("a process has one control plane: stop() the other one first")
 
     def start_unasked(self) -> None:
         """Begin at the first use, unless somebody has started or stopped us."""
@@ -153,13 +169,16 @@ class Listener:
 
     def _listen(self, stop: threading.Event) -> None:
         """Returns when told to stop; raises what a ``Subscription`` raises."""
-        with Subscription(self._environment()) as subscription:
-            while not stop.is_set():
+        address = self._address
+        with Subscription(address.environment()) as subscription:
+            while not stop.is_set() and self._address is address:
                 heard = subscription.hear(self.renewals.seconds_left(TICK_SECONDS))
                 if heard is not None:
                     self._take(heard)
                 if subscription.is_read_due:
+                    has_read = self._has_read
                     self._take_all(*subscription.read())
+                    has_read.set()
                 self._do_what_is_due()
 
     def _take(self, heard: Heard) -> None:
@@ -173,17 +192,13 @@ class Listener:
         self.knowledge.read(modes)
         for text in self.renewals.missed(notices):
             self._take(Heard(NOTICES, text))
-        self._has_read.set()
         self._say("")
-
-    def _environment(self) -> Environment:
-        return Environment.read(redis_url=self._redis_url, prefix=self._prefix)
 
     def _do_what_is_due(self) -> None:
         with self._gate:
             self.renewals.renew_due()
             if not self.outbox.is_empty.is_set():
-                self.outbox.deliver(self._environment)
+                self.outbox.deliver(self._address.environment)
 
     def _say(self, text: str) -> None:
         """Once for each change, not for each try."""

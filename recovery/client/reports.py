@@ -21,8 +21,6 @@ from recovery.errors import ConfigError, ControlPlaneUnavailable, InvalidEvent
 from recovery.events import Source, TargetRef
 
 if TYPE_CHECKING:
-    from celery import Celery
-
     from recovery.environment import Environment
 
 DEFAULT_TARGET = "default"
@@ -117,7 +115,6 @@ class Outbox:
         self._last: dict[tuple[TargetRef, str], float] = {}
         self._lock = threading.Lock()
         self._not_before = 0.0
-        self._sender: tuple[str, Celery] | None = None
         self.is_empty = threading.Event()
         self.is_empty.set()
 
@@ -141,14 +138,14 @@ class Outbox:
             self.is_empty.clear()
         return True
 
-    def deliver(self, read_environment: Callable[[], Environment]) -> None:
+    def deliver(self, environment: Callable[[], Environment]) -> None:
         """Send what waits. While the broker is away each is tried again, under the same id."""
         if time.monotonic() < self._not_before:
             return
         while self._waiting:
             report = self._waiting[0]
             try:
-                self._send(report, read_environment())
+                _send(report, environment())
             except (ConfigError, ControlPlaneUnavailable) as error:
                 self._not_before = time.monotonic() + PAUSE_SECONDS
                 if time.monotonic() - report.taken < KEEP_SECONDS:
@@ -167,19 +164,24 @@ class Outbox:
             if not self._waiting:
                 self.is_empty.set()
 
-    def _send(self, report: Report, environment: Environment) -> None:
-        from recovery.producer import sender, trigger
 
-        url = environment.celery_broker_url
-        if self._sender is None or self._sender[0] != url:
-            self._sender = (url, sender(url))
-        figures = {"error": report.error, "host": environment.host, "pid": os.getpid()}
+def _send(report: Report, environment: Environment) -> None:
+    from recovery.producer import sender, trigger
+
+    target = report.target
+    with sender(environment.celery_broker_url) as app:
         trigger(
-            report.target.component,
+            target.component,
             report.failure_type,
-            target=None if report.target.name == DEFAULT_TARGET else report.target.name,
+            target=None if target.name == DEFAULT_TARGET else target.name,
             source=Source.API,
-            context={"figures": figures},
+            context={
+                "figures": {
+                    "error": report.error,
+                    "host": environment.host,
+                    "pid": os.getpid(),
+                }
+            },
             recovery_id=report.id,
-            app=self._sender[1],
+            app=app,
         )
