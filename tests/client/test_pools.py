@@ -147,12 +147,15 @@ def test_an_asyncio_pool_is_renewed_in_its_own_loop(
         def only_the_used_one_is_left() -> bool:
             return ids(redis_server) == held
 
+        def all_are_new() -> bool:
+            return not ids(redis_server) & before
+
         assert len(before) == 2
         await asyncio.to_thread(until, only_the_used_one_is_left)
         pipe.multi()
         pipe.set("key", "value")
         assert await pipe.execute() == [True]
-        assert not await asyncio.to_thread(ids, redis_server) & before
+        await asyncio.to_thread(until, all_are_new)
         assert await client.get("key") == b"value"
         assert not is_hooked(client.connection_pool)
         await client.connection_pool.disconnect()
