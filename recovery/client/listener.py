@@ -180,6 +180,7 @@ class Listener:
                     self._take_all(*subscription.read())
                     has_read.set()
                 self._do_what_is_due()
+        self.renewals.forget_notices()
 
     def _take(self, heard: Heard) -> None:
         take = self.renewals.hear if heard.channel == NOTICES else self.knowledge.hear

@@ -76,6 +76,10 @@ class Renewals:
             return []
         return [text for target, text in stored.items() if before.get(target) != text]
 
+    def forget_notices(self) -> None:
+        """What follows comes from another control plane, or to another process."""
+        self._heard = None
+
     def seconds_left(self, most: float) -> float:
         """Seconds until the next renewal, at most ``most``."""
         due = [protected.due for protected in self._all() if protected.due is not None]
@@ -97,7 +101,7 @@ class Renewals:
     def after_fork(self) -> None:
         """In the child: its pools have connections of their own, and locks may have been held."""
         self._lock = threading.Lock()
-        self._heard = None
+        self.forget_notices()
         for protected in self._all():
             protected.due = None
             protected.renewable.forget()
@@ -105,6 +109,7 @@ class Renewals:
     def clear(self) -> None:
         for protected in self._all():
             protected.renewable.forget()
+        self.forget_notices()
         with self._lock:
             self._pools.clear()
 

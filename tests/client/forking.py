@@ -1,4 +1,4 @@
-"""Applications that fork after they adopted the helper: ``forking servers|storm TARGET_URL``."""
+"""Applications that fork after they adopted the helper: ``forking servers|during TARGET_URL``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import threading
 import redis
 
 import recovery.client
-
-CHILDREN = 200
 
 
 def say(**said: object) -> None:
@@ -38,27 +36,37 @@ def servers(client: redis.Redis) -> None:
         os.waitpid(child, 0)
 
 
-def storm(client: redis.Redis) -> None:
-    """Fork again and again while notices come in: no child may meet a lock that nobody opens."""
+class SlowToClose(redis.Connection):
+    """Closes slowly, so that there is a moment in the middle of a renewal."""
+
+    closing = threading.Event()
+
+    def disconnect(self, *args: object) -> None:
+        self.closing.set()
+        threading.Event().wait(0.2)
+        super().disconnect(*args)
+
+
+def during(client: redis.Redis) -> None:
+    """Fork in the middle of a renewal, when the pool's lock is held by a thread that stays."""
+    client.ping()
+    SlowToClose.closing.clear()
     say(ready=True)
-    for _ in range(CHILDREN):
-        client.ping()
-        child = os.fork()
-        if not child:
-            client.set("key", "value")
-            os._exit(0 if recovery.client.may_use("anything") else 1)
-        _, status = os.waitpid(child, 0)
-        if status:
-            say(status=status)
-    say(done=True)
+    SlowToClose.closing.wait()
+    child = os.fork()
+    if not child:
+        os._exit(0 if client.set("key", "value") else 1)
+    _, status = os.waitpid(child, 0)
+    say(status=status)
 
 
 def main() -> None:
     kind, url = sys.argv[1:]
-    client = redis.Redis.from_url(url)
+    connections = SlowToClose if kind == "during" else redis.Connection
+    client = redis.Redis.from_url(url, connection_class=connections)
     recovery.client.protect(client, target="redis/cache", jitter=0)
     assert recovery.client.start(wait=20)
-    (servers if kind == "servers" else storm)(client)
+    (servers if kind == "servers" else during)(client)
 
 
 if __name__ == "__main__":

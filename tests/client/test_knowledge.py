@@ -166,10 +166,10 @@ def test_a_notice_from_before_the_start_renews_nothing(
 ) -> None:
     tell()
     recovery.client.stop()
-    assert recovery.client.start(control_redis.url, wait=20)
     cache = recovery.client.protect(redis_server.client(), target=TARGET, jitter=0)
     other = recovery.client.protect(redis_server.client(), target="redis/other", jitter=0)
     first, seen = cache.client_id(), other.client_id()
+    assert recovery.client.start(control_redis.url, wait=20)
 
     control.redis.publish(
         control.key("notices"), json.dumps({"target": "redis/other", "notice": "renew_pool"})
