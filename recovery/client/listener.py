@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from recovery.client.knowledge import Knowledge
 from recovery.client.renewals import Renewals
@@ -38,17 +38,22 @@ LAST_WORDS_SECONDS = 2.0
 log = logging.getLogger("recovery.client")
 
 
-class _Address(NamedTuple):
-    """What ``start`` was told; ``None`` leaves it to the environment, read at each connecting."""
+@dataclass(frozen=True, slots=True)
+class _ControlPlane:
+    """Which one ``start`` was told; ``None`` leaves it to the environment, read at each connecting.
 
-    redis_url: str | None
-    prefix: str | None
+    ``has_read`` is set once its degraded modes are known.
+    """
+
+    redis_url: str | None = None
+    prefix: str | None = None
+    has_read: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def environment(self) -> Environment:
         return Environment.read(redis_url=self.redis_url, prefix=self.prefix)
 
 
-_UNNAMED = _Address(None, None)
+_UNNAMED = _ControlPlane()
 
 
 class Listener:
@@ -60,10 +65,9 @@ class Listener:
         self.outbox = Outbox()
         self.is_settled = False
         """Whether nobody needs to start the thread: it runs, or it is not wanted."""
-        self._address = _UNNAMED
+        self._followed = _UNNAMED
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._has_read = threading.Event()
         self._thread: threading.Thread | None = None
         # Held while a lock of others may be held too: a child must not inherit it locked.
         self._gate = threading.Lock()
@@ -73,17 +77,15 @@ class Listener:
     def start(self, redis_url: str | None = None, prefix: str | None = None) -> None:
         """Raises ``ConfigError`` where another control plane was named before."""
         with self._lock:
-            named = _Address(redis_url, prefix)
+            named = _ControlPlane(redis_url, prefix)
             if self._thread is None:
                 self.is_settled = True
                 if not is_client_off():
-                    self._address = named
-                    self._launch()
-            elif self._address == _UNNAMED != named:
+                    self._launch(named)
+            elif self._followed == _UNNAMED != named:
                 # Whoever came first only wanted any: the thread goes over to this one.
-                self._has_read = threading.Event()
-                self._address = named
-            elif named not in {_UNNAMED, self._address}:
+                self._followed = named
+            elif named not in {_UNNAMED, self._followed}:
                 raise ConfigError("a process has one control plane: stop() the other one first")
 
     def start_unasked(self) -> None:
@@ -92,7 +94,7 @@ class Listener:
             self.start()
 
     def wait_until_read(self, seconds: float) -> bool:
-        return self._has_read.wait(seconds) if self._thread is not None else False
+        return self._thread is not None and self._followed.has_read.wait(seconds)
 
     def stop(self) -> None:
         """End the thread, forget everything, and do not begin again unless asked."""
@@ -131,10 +133,11 @@ class Listener:
         self.renewals.after_fork()
         if self._thread is not None:
             # Spreads load; nothing secret.
-            self._launch(after=random.uniform(0, FORK_SPREAD))  # noqa: S311
+            after = random.uniform(0, FORK_SPREAD)  # noqa: S311
+            self._launch(replace(self._followed, has_read=threading.Event()), after)
 
-    def _launch(self, after: float = 0.0) -> None:
-        self._stop, self._has_read = threading.Event(), threading.Event()
+    def _launch(self, followed: _ControlPlane, after: float = 0.0) -> None:
+        self._followed, self._stop = followed, threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(self._stop, after), name="recovery-client", daemon=True
         )
@@ -169,16 +172,15 @@ class Listener:
 
     def _listen(self, stop: threading.Event) -> None:
         """Returns when told to stop; raises what a ``Subscription`` raises."""
-        address = self._address
-        with Subscription(address.environment()) as subscription:
-            while not stop.is_set() and self._address is address:
+        followed = self._followed
+        with Subscription(followed.environment()) as subscription:
+            while not stop.is_set() and self._followed is followed:
                 heard = subscription.hear(self.renewals.seconds_left(TICK_SECONDS))
                 if heard is not None:
                     self._take(heard)
                 if subscription.is_read_due:
-                    has_read = self._has_read
                     self._take_all(*subscription.read())
-                    has_read.set()
+                    followed.has_read.set()
                 self._do_what_is_due()
         self.renewals.forget_notices()
 
@@ -199,7 +201,7 @@ class Listener:
         with self._gate:
             self.renewals.renew_due()
             if not self.outbox.is_empty.is_set():
-                self.outbox.deliver(self._address.environment)
+                self.outbox.deliver(self._followed.environment)
 
     def _say(self, text: str) -> None:
         """Once for each change, not for each try."""
