@@ -48,7 +48,8 @@ task_routes: dict[str, dict[str, str]] = {
     "recovery.reconcile": {"queue": "maintenance"},
     "recovery.follow_decisions": {"queue": "maintenance"},
     "recovery.close_refused_bursts": {"queue": "maintenance"},
-    "recovery.trim_audit": {"queue": "maintenance"},
+    "recovery.seal_audit": {"queue": "maintenance"},
+    "recovery.visit_hosts": {"queue": "maintenance"},
     **{f"recovery.{name}.*": {"queue": name} for name in _COMPONENTS},
 }
 
@@ -134,8 +135,14 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": 30.0,
         "options": {"expires": 30.0, "ignore_result": True},
     },
-    "trim-audit": {
-        "task": "recovery.trim_audit",
+    "visit-hosts": {
+        "task": "recovery.visit_hosts",
+        "schedule": 300.0,
+        "options": {"expires": 300.0, "ignore_result": True},
+    },
+    # A day is sealed within the hour after its end, and a seal that failed is tried again.
+    "seal-audit": {
+        "task": "recovery.seal_audit",
         "schedule": 3600.0,
         "options": {"expires": 3600.0, "ignore_result": True},
     },

@@ -1,6 +1,6 @@
 """What the environment says: where the control Redis is, whose host this is, where state lives.
 
-The only reader of environment variables, and cheap to import: applications come here too.
+Cheap to import: applications come here too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from recovery.errors import ConfigError
+from recovery.statedir import state_dir
 
 SOCKET_NAME = "control.sock"
 
@@ -50,7 +51,7 @@ class Environment:
             broker_url=found.get("RECOVERY_BROKER_URL") or None,
             result_backend=found.get("RECOVERY_RESULT_BACKEND") or None,
             prefix=prefix or found.get("RECOVERY_PREFIX", "recovery:"),
-            state_dir=_state_dir(found),
+            state_dir=state_dir(found),
             host=found.get("RECOVERY_HOST") or socket.gethostname(),
         )
 
@@ -95,13 +96,6 @@ def is_client_off(environ: Mapping[str, str] | None = None) -> bool:
     """Whether ``RECOVERY_CLIENT`` switches ``recovery.client`` off in this process."""
     found = os.environ if environ is None else environ
     return found.get("RECOVERY_CLIENT", "").strip().lower() in _OFF
-
-
-def _state_dir(found: Mapping[str, str]) -> Path:
-    if chosen := found.get("RECOVERY_STATE_DIR"):
-        return Path(chosen).absolute()
-    base = found.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "recovery"
 
 
 def _secret(found: Mapping[str, str], name: str) -> str | None:

@@ -8,12 +8,26 @@ RecoveryError
 ├── ControlPlaneUnavailable   the control Redis cannot be reached            (transient)
 ├── LeaseLost                 somebody else owns this recovery now
 ├── SetupError                this machine lacks something the command needs
+├── AuditNotSealed            closed days could not be written to files  (transient)
+├── AuditDamaged              a file of the audit trail is not as it was written
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── NotConfigured         the policy lacks a key that this remedy needs
+    ├── RuntimeUnavailable    Docker, systemd or supervisord does not answer     (transient)
+    ├── NoSuchProcess         the runtime knows no such container, unit or program
+    ├── NotReplaceable        a copy of this container cannot be made, or not be undone
+    ├── RuntimeBusy           the engine still works on that name or container (transient)
+    ├── OwnerChanged          somebody else replaced or removed it meanwhile
+    ├── WontStop              it runs on after TERM, the grace and KILL
+    ├── WontStart             it cannot be started, or ends at once
+    ├── NeverReady            it was started and did not get ready in time
+    ├── WrongProcess          what answers is not what was started: the policy names another
+    ├── NotKept               what is to be brought back is not there: undone, discarded, lost
+    ├── WouldOverwrite        what is to be brought back has newer data under the same names
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -91,6 +105,19 @@ class SetupError(RecoveryError):
     exit_code = 8
 
 
+class AuditNotSealed(RecoveryError):
+    """Nothing is lost by it: what is not sealed stays in the control Redis."""
+
+    code = "audit_not_sealed"
+    transient = True
+
+
+class AuditDamaged(RecoveryError):
+    """``facts``: ``file`` and ``finding``, one of ``recovery.audit.Kind``."""
+
+    code = "audit_damaged"
+
+
 class RemedyError(RecoveryError):
     code = "remedy_failed"
 
@@ -115,6 +142,61 @@ class DeadlineExceeded(RemedyError):
 
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class NotConfigured(RemedyError):
+    """``facts``: ``key``, the one that is missing, below the target's block."""
+
+    code = "not_configured"
+
+
+class RuntimeUnavailable(RemedyError):
+    code = "runtime_unavailable"
+    transient = True
+
+
+class NoSuchProcess(RemedyError):
+    code = "no_such_process"
+
+
+class NotReplaceable(RemedyError):
+    code = "not_replaceable"
+
+
+class RuntimeBusy(RemedyError):
+    code = "runtime_busy"
+    transient = True
+
+
+class OwnerChanged(RemedyError):
+    code = "owner_changed"
+
+
+class WontStop(RemedyError):
+    code = "wont_stop"
+
+
+class WontStart(RemedyError):
+    code = "wont_start"
+
+
+class NeverReady(RemedyError):
+    code = "never_ready"
+
+
+class WrongProcess(RemedyError):
+    code = "wrong_process"
+
+
+class NotKept(RemedyError):
+    """``facts``: ``id``, and ``kept``, the ids of which something is."""
+
+    code = "not_kept"
+    exit_code = 3
+
+
+class WouldOverwrite(RemedyError):
+    code = "would_overwrite"
 
 
 class WorkerLost(RemedyError):

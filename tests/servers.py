@@ -17,6 +17,8 @@ import redis
 
 from tests.waiting import until
 
+MAX_CLIENTS = 40
+
 
 def redis_binary() -> str:
     for name in (os.environ.get("RECOVERY_REDIS_SERVER"), "redis-server", "valkey-server"):
@@ -115,6 +117,24 @@ class RedisServer:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+def filled(server: RedisServer) -> list[socket.socket]:
+    """Leak connections until the server refuses the next one."""
+    leaked: list[socket.socket] = []
+    with server.client() as client:
+        client.config_set("maxclients", MAX_CLIENTS)
+
+    def refuses() -> bool:
+        leaked.extend(server.leak(MAX_CLIENTS + 5))
+        return not server.answers()
+
+    def is_full() -> bool:
+        # A client that is still leaving leaves its place to somebody: leak more than once.
+        return all(refuses() for _ in range(3))
+
+    until(is_full, what="the server refuses new clients")
+    return leaked
 
 
 @pytest.fixture

@@ -322,15 +322,6 @@ def test_a_subscriber_hears_of_a_mode_that_begins_and_ends(gate: Gate) -> None:
     subscription.close()
 
 
-def test_entries_older_than_the_retention_go(gate: Gate) -> None:
-    gate.control.redis.xadd(gate.control.key("audit"), {"entry": "{}"}, id="1000-0")
-    gate.ask("1")
-    gate.end("1", Result.RECOVERED)
-
-    assert audit.trim(gate.control, 30) == 1
-    assert len(audit.latest(gate.control, 10)) == 1
-
-
 def test_a_disabled_scope_ends_by_itself(gate: Gate) -> None:
     disabling.disable(gate.control, "redis", by="eva", reason="night", seconds=0.05)
     assert gate.ask("1").reason is Refusal.DISABLED

@@ -16,6 +16,8 @@ from workers.task import strategy_task
 log = structlog.get_logger()
 
 reconnect = strategy_task("redis", "reconnect")
+restart_container = strategy_task("redis", "restart_container")
+flush_corrupted = strategy_task("redis", "flush_corrupted")
 
 
 @worker_process_init.connect

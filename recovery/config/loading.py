@@ -135,8 +135,8 @@ def _plain(annotation: Any) -> Iterator[Any]:
 
 
 def _is_tag_of(model: type[BaseModel], part: str | int) -> bool:
-    name = model.model_fields.get("name")
-    return name is not None and part in typing.get_args(name.annotation)
+    tags = (model.model_fields.get(name) for name in ("name", "kind"))
+    return any(tag is not None and part in typing.get_args(tag.annotation) for tag in tags)
 
 
 def _is_model(annotation: Any) -> bool:

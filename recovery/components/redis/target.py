@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from recovery.credentials import one_of
+from recovery.runtime import Runtime
 from recovery.strategy import Duration, StrictModel, TargetModel
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -25,7 +26,10 @@ class RedisThresholds(StrictModel):
 
 
 class RedisTarget(TargetModel):
-    """``url`` names the server; credentials come beside it, never in it."""
+    """``url`` names the server; credentials come beside it, never in it.
+
+    ``runtime`` says how the server's process is stopped and started, or replaced.
+    """
 
     selectors: ClassVar[tuple[str, ...]] = ("host", "port")
 
@@ -37,6 +41,7 @@ class RedisTarget(TargetModel):
     role: str = Field(default="primary", pattern="^(primary|replica|any)$")
     thresholds: RedisThresholds = RedisThresholds()
     connect_timeout: Duration = 1.0
+    runtime: Runtime | None = None
 
     @field_validator("url")
     @classmethod

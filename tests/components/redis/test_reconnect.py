@@ -16,7 +16,7 @@ from recovery.components.redis.probe import probe
 from recovery.components.redis.reconnect import Reconnect, is_expendable, reconnect, stale
 from recovery.components.redis.target import RedisTarget
 from recovery.errors import TargetRefused
-from tests.journal import PlainJournal
+from tests.journals import MemoryJournal
 from tests.servers import RedisServer
 from tests.waiting import until
 
@@ -75,7 +75,7 @@ RIGHTS = (
 
 
 def test_the_documented_rights_are_enough_for_probe_and_reconnect(
-    redis_server: RedisServer,
+    redis_server: RedisServer, tmp_path: Path
 ) -> None:
     documented = Path(__file__).parents[3] / "docs/runbooks/redis-reconnect.md"
     assert RIGHTS in documented.read_text()
@@ -86,20 +86,20 @@ def test_the_documented_rights_are_enough_for_probe_and_reconnect(
     poor = RedisTarget(url=redis_server.url, username="poor", password=SecretStr("pw"))
     leaked = redis_server.leak(3)
 
-    reconnect.remedy(target, Reconnect(goal_percent=0.01, idle_at_least=0), PlainJournal())
+    reconnect.remedy(target, Reconnect(goal_percent=0.01, idle_at_least=0), MemoryJournal(tmp_path))
 
     assert probe(target, 1.0).healthy
     assert evidence(target, 1.0)["info"]["server"]
     assert probe(poor, 1.0).failure_type == "auth_failure"
     with pytest.raises(TargetRefused):
-        reconnect.remedy(poor, Reconnect(), PlainJournal())
+        reconnect.remedy(poor, Reconnect(), MemoryJournal(tmp_path))
     release(target)
     for connection in leaked:
         connection.close()
 
 
 def test_on_a_really_full_server_whoever_works_keeps_the_connection(
-    redis_server: RedisServer,
+    redis_server: RedisServer, tmp_path: Path
 ) -> None:
     target = RedisTarget(url=redis_server.url)
     hold(target)
@@ -122,7 +122,7 @@ def test_on_a_really_full_server_whoever_works_keeps_the_connection(
         leaked = redis_server.leak(40)
         until(lambda: probe(target, 1.0).failure_type == "clients_exhausted")
 
-        reconnect.remedy(target, Reconnect(idle_at_least=0), PlainJournal())
+        reconnect.remedy(target, Reconnect(idle_at_least=0), MemoryJournal(tmp_path))
 
         assert probe(target, 1.0).healthy
         assert worker.publish("news", "still here") == 1
@@ -141,13 +141,13 @@ def test_on_a_really_full_server_whoever_works_keeps_the_connection(
         leak.close()
 
 
-def test_a_dry_run_kills_nobody(redis_server: RedisServer) -> None:
+def test_a_dry_run_kills_nobody(redis_server: RedisServer, tmp_path: Path) -> None:
     target = RedisTarget(url=redis_server.url)
     leaked = redis_server.leak(5)
     with redis_server.client() as client:
         client.config_set("maxclients", 20)
         until(lambda: len(client.client_list()) >= 6)
-        journal = PlainJournal(dry_run=True)
+        journal = MemoryJournal(tmp_path, dry_run=True)
 
         reconnect.remedy(target, Reconnect(goal_percent=10, idle_at_least=0), journal)
 
