@@ -207,6 +207,33 @@ def celery_app() -> Celery:
     return app
 
 
+def sender(broker_url: str) -> Celery:
+    """An application that can send to this broker, reads no policy, and keeps no connection.
+
+    For a guest in somebody's process: kombu's pools and their limit are one for all of it, and
+    stay as they are.
+    """
+    from celery import Celery
+    from kombu import pools
+
+    class Sender(Celery):
+        def send_task(self, *args: Any, **options: Any) -> Any:
+            with self.connection_for_write() as connection:
+                return super().send_task(*args, **{**options, "connection": connection})
+
+    app = Sender("recovery-sender", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        broker_pool_limit=pools.get_limit(),
+        broker_connection_timeout=ANSWER_SECONDS,
+        broker_transport_options={
+            "socket_connect_timeout": ANSWER_SECONDS,
+            "socket_timeout": ANSWER_SECONDS,
+        },
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0.1},
+    )
+    return app
+
+
 def _send(
     app: Celery,
     name: str,
