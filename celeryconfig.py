@@ -48,7 +48,8 @@ task_routes: dict[str, dict[str, str]] = {
     "recovery.reconcile": {"queue": "maintenance"},
     "recovery.follow_decisions": {"queue": "maintenance"},
     "recovery.close_refused_bursts": {"queue": "maintenance"},
-    "recovery.trim_audit": {"queue": "maintenance"},
+    "recovery.seal_audit": {"queue": "maintenance"},
+    "recovery.visit_hosts": {"queue": "maintenance"},
     **{f"recovery.{name}.*": {"queue": name} for name in _COMPONENTS},
 }
 
@@ -69,11 +70,12 @@ task_store_errors_even_if_ignored = False
 task_soft_time_limit = 30
 task_time_limit = 45
 
-# Flower and `celery events` show what was sent, taken and ended.
-worker_send_task_events = False
-task_send_sent_event = False
+# Task events (worker_send_task_events) stay at Celery's default, off: each costs a publish in the
+# way of every repair, whether or not somebody looks. Flower switches them on in running workers by
+# itself; for `celery events` say `celery -A workers.app control enable_events`.
 
-# A producer hears within two seconds that the broker is away, refusing or silent.
+# A sender hears soon that the broker is away, refusing or silent; `recovery.trigger` shortens these
+# a little more, to keep its promise of two seconds.
 broker_connection_timeout = 1.0
 task_publish_retry_policy = {
     "max_retries": 1,
@@ -133,8 +135,14 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": 30.0,
         "options": {"expires": 30.0, "ignore_result": True},
     },
-    "trim-audit": {
-        "task": "recovery.trim_audit",
+    "visit-hosts": {
+        "task": "recovery.visit_hosts",
+        "schedule": 300.0,
+        "options": {"expires": 300.0, "ignore_result": True},
+    },
+    # A day is sealed within the hour after its end, and a seal that failed is tried again.
+    "seal-audit": {
+        "task": "recovery.seal_audit",
         "schedule": 3600.0,
         "options": {"expires": 3600.0, "ignore_result": True},
     },

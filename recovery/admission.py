@@ -27,6 +27,7 @@ class Mode(StrEnum):
     ADMIT = "admit"
     HOLD = "hold"
     RESUME = "resume"
+    UNDO = "undo"
     REHEARSE = "rehearse"
 
 
@@ -86,4 +87,5 @@ def _numbers(policy: Policy, limits: Limits) -> str:
         f" {limits.probation_seconds * 1000:.0f} {RESEND_SECONDS * 1000:.0f}"
         f" {limits.queue_wait_seconds * 1000:.0f} {policy.approvals.expires_after * 1000:.0f}"
         f" {RECORD_TTL_SECONDS} {policy.escalation.failures_for_level_3}"
+        f" {int(policy.audit.enabled)}"
     )

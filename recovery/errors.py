@@ -8,6 +8,8 @@ RecoveryError
 ├── ControlPlaneUnavailable   the control Redis cannot be reached            (transient)
 ├── LeaseLost                 somebody else owns this recovery now
 ├── SetupError                this machine lacks something the command needs
+├── AuditNotSealed            closed days could not be written to files  (transient)
+├── AuditDamaged              a file of the audit trail is not as it was written
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
@@ -24,6 +26,8 @@ RecoveryError
     ├── WontStart             it cannot be started, or ends at once
     ├── NeverReady            it was started and did not get ready in time
     ├── WrongProcess          what answers is not what was started: the policy names another
+    ├── NotKept               what is to be brought back is not there: undone, discarded, lost
+    ├── WouldOverwrite        what is to be brought back has newer data under the same names
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -101,6 +105,19 @@ class SetupError(RecoveryError):
     exit_code = 8
 
 
+class AuditNotSealed(RecoveryError):
+    """Nothing is lost by it: what is not sealed stays in the control Redis."""
+
+    code = "audit_not_sealed"
+    transient = True
+
+
+class AuditDamaged(RecoveryError):
+    """``facts``: ``file`` and ``finding``, one of ``recovery.audit.Kind``."""
+
+    code = "audit_damaged"
+
+
 class RemedyError(RecoveryError):
     code = "remedy_failed"
 
@@ -169,6 +186,17 @@ class NeverReady(RemedyError):
 
 class WrongProcess(RemedyError):
     code = "wrong_process"
+
+
+class NotKept(RemedyError):
+    """``facts``: ``id``, and ``kept``, the ids of which something is."""
+
+    code = "not_kept"
+    exit_code = 3
+
+
+class WouldOverwrite(RemedyError):
+    code = "would_overwrite"
 
 
 class WorkerLost(RemedyError):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from recovery import approvals, audit, degraded, disabling, metrics
+from recovery.config import Environment
 from recovery.controlplane import reachable
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def overview(control: ControlPlane, policy: Policy, recent: int = 10) -> Overvie
         degraded=degraded.active(control, policy),
         pending=approvals.pending(control),
         disabled=disabling.disabled(control, policy),
-        recent=audit.latest(control, recent),
+        recent=audit.latest(control, recent, audit.folder_of(policy, Environment.read())),
     )
 
 

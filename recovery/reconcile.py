@@ -44,9 +44,12 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
         RESUMPTIONS,
     )
     if answer in ("resend", "resume"):
-        return (Assignment(recovery_id=recovery_id, target=target, strategy=strategy),)
+        host = records.load(control, recovery_id).bound_to
+        return (Assignment(recovery_id=recovery_id, target=target, strategy=strategy, host=host),)
     if answer == "unclaimed":
         waited = policy.limits(target).queue_wait_seconds
+        host = records.load(control, recovery_id).bound_to
+        worker = f"worker of {host}" if host else "worker"
         _give_up(
             control,
             policy,
@@ -54,7 +57,7 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
             Outcome(
                 result=Result.UNCLAIMED,
                 error="unclaimed",
-                detail=f"no worker took it from its queue within {waited:g} s",
+                detail=f"no {worker} took it from its queue within {waited:g} s",
             ),
         )
     elif answer == "dead":
@@ -91,10 +94,13 @@ def expire_approvals(control: ControlPlane, policy: Policy) -> int:
     return len(late)
 
 
-def close_refused_bursts(control: ControlPlane) -> int:
+def close_refused_bursts(control: ControlPlane, policy: Policy) -> int:
     """Write the summary of each burst of refused events that is over; returns how many."""
     closed: int = control.run(
-        "refused", int(QUIET_SECONDS * 1000), int(LONGEST_BURST_SECONDS * 1000)
+        "refused",
+        int(QUIET_SECONDS * 1000),
+        int(LONGEST_BURST_SECONDS * 1000),
+        int(policy.audit.enabled),
     )
     return closed
 
@@ -113,8 +119,9 @@ def _pending(control: ControlPlane) -> tuple[records.Recovery, ...]:
 
 def _give_up(control: ControlPlane, policy: Policy, recovery_id: str, outcome: Outcome) -> None:
     record = records.load(control, recovery_id)
+    is_undo = record.event.undo_of is not None
     known_before = Outcome(
-        result=outcome.result,
+        result=Result.NOT_UNDONE if is_undo else outcome.result,
         error=outcome.error,
         detail=outcome.detail,
         before=record.before,

@@ -31,6 +31,7 @@ _POLL_SECONDS = 0.05
 class Recovery:
     """One run of one strategy. Times are epoch milliseconds of the control plane's clock.
 
+    ``host``: the one that keeps what this recovery removed; only there it can be resumed.
     ``budget_ms``: since when the strategy's time runs; later than ``started_ms`` where another
     worker took over from a dead one.
     """
@@ -44,6 +45,7 @@ class Recovery:
     resumed: int = 0
     dry_run: bool = False
     holder: str | None = None
+    host: str | None = None
     before: ProbeReport | None = None
     outcome: Outcome | None = None
     level: int = 1
@@ -60,6 +62,11 @@ class Recovery:
     def target(self) -> TargetRef:
         return self.event.target
 
+    @property
+    def bound_to(self) -> str | None:
+        """The one host that can run it, where there is one."""
+        return self.host or self.event.host
+
     @classmethod
     def from_hash(cls, recovery_id: str, stored: Mapping[str, str]) -> Self:
         before, outcome = stored.get("before"), stored.get("outcome")
@@ -73,6 +80,7 @@ class Recovery:
             resumed=int(stored.get("resumed", 0)),
             dry_run="dry_run" in stored,
             holder=stored.get("holder"),
+            host=stored.get("host"),
             before=ProbeReport.from_dict(json.loads(before)) if before else None,
             outcome=Outcome.from_dict(json.loads(outcome)) if outcome else None,
             level=int(stored.get("level", 1)),
@@ -111,11 +119,12 @@ def steps(control: ControlPlane, recovery_id: str, since: int = 0) -> tuple[Step
 
 
 def follow(
-    control: ControlPlane, recovery_id: str, timeout: float
+    control: ControlPlane, recovery_id: str, timeout: float, *, is_approved: bool = False
 ) -> Iterator[Recovery | Decision | Step]:
     """Yield what happens to an event until it is refused, waits for approval or is concluded.
 
-    Yields each new step, the record at each change of state, or the refusal; ends silently after
+    ``is_approved``: a person has decided, so waiting for approval is not where it ends. Yields each
+    new step, the record at each change of state, or the refusal; ends silently after
     ``timeout`` seconds. A record of an id that nobody dispatched yet is waited for.
     """
     deadline = time.monotonic() + timeout
@@ -137,7 +146,9 @@ def follow(
         if record.state is not seen_state:
             seen_state = record.state
             yield record
-        if record.state in (State.CONCLUDED, State.AWAITING_APPROVAL):
+        if record.state is State.CONCLUDED:
+            return
+        if record.state is State.AWAITING_APPROVAL and not is_approved:
             return
         time.sleep(_POLL_SECONDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,13 @@ _COLUMNS = ("time (UTC)", "target", "strategy", "result", "seconds", "why", "bef
 def _row(entry: Any) -> tuple[Any, ...]:
     facts = entry.fields
     found = " → ".join(facts[n]["found"] for n in ("before", "after") if n in facts)
-    why = facts.get("error") or facts.get("reason") or facts.get("failure")
+    undo = f"undo of {facts['undo_of']}" if "undo_of" in facts else None
+    why = facts.get("error") or facts.get("reason") or facts.get("failure") or undo
     return (
         entry.at.strftime("%Y-%m-%d %H:%M:%S"),
         facts.get("target"),
         facts.get("strategy"),
-        facts["result"],
+        facts.get("result"),
         facts.get("seconds"),
         why,
         found,
@@ -69,7 +71,9 @@ def _row(entry: Any) -> tuple[Any, ...]:
 
 @click.command()
 @click.argument("recovery_id", required=False)
-@click.option("--last", type=float, default=24.0, help="Hours to look back.")
+@click.option(
+    "--last", type=click.FloatRange(min=0, min_open=True), default=24.0, help="Hours to look back."
+)
 @click.option("--component", help="Only this component.")
 @click.option("--target", help="Only this target, as redis/cache.")
 @json_option
@@ -84,18 +88,37 @@ def history(
       recovery history --last 168 --component redis
     """
     from recovery import audit
+    from recovery.errors import AuditDamaged
+    from recovery.events import TargetRef
+    from recovery.strategy import find_component
 
     if recovery_id:
         session.show(_one(recovery_id))
         return
+    if component:
+        find_component(component)
+    if target:
+        target = str(TargetRef.parse(target))
     found = audit.history(
-        session.control(), since=audit.last_hours(last), component=component, target=target
+        session.control(),
+        since=audit.last_hours(last),
+        component=component,
+        target=target,
+        folder=session.audit_folder(),
     )
-    entries = list(found)
+    entries: list[audit.AuditEntry] = []
+    damage = None
+    try:
+        entries.extend(found)
+    except AuditDamaged as error:
+        damage = error
     if as_json:
         session.show([entry.as_dict() for entry in entries])
     else:
         session.table(f"Last {last:g} hours", _COLUMNS, [_row(entry) for entry in entries])
+    if damage is not None:
+        session.warn(f"{damage.message}; see recovery audit verify")
+        sys.exit(damage.exit_code)
 
 
 def _one(recovery_id: str) -> dict[str, Any]:

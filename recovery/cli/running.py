@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from recovery.cli import session
 from recovery.cli.session import reports_errors
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
 
 COMMON_QUEUES = ("dispatch", "redis", "chromadb", "openwebui", "system", "notify", "maintenance")
 GRACE_SECONDS = 15.0
@@ -20,11 +24,12 @@ RESTART_PAUSE_SECONDS = 1.0
 
 def host_queues() -> list[str]:
     """Every queue that a worker of this host consumes by default."""
+    from recovery import producer
     from recovery.config import Environment
 
     host = Environment.read().host
     bound = [f"{component}.{host}" for component in ("redis", "chromadb", "openwebui", "system")]
-    return [*COMMON_QUEUES, *bare_queues(), *bound]
+    return [*COMMON_QUEUES, producer.maintenance_queue(host), *bare_queues(), *bound]
 
 
 def bare_queues() -> list[str]:
@@ -36,6 +41,11 @@ def worker_command(name: str, queues: list[str], concurrency: int, *, beat: bool
     command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-n", f"{name}@%h"]
     command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
     return [*command, "--beat"] if beat else command
+
+
+def guard_command(policy: Policy) -> list[str]:
+    """The process that helps this host while the control plane is away; empty where none may."""
+    return [sys.executable, "-m", "recovery.failsafe"] if policy.failsafe.enabled else []
 
 
 @click.command()
@@ -75,7 +85,7 @@ def up() -> None:
     groups = {
         "dispatch": worker_command("dispatch", ["dispatch", *bare_queues()], 1, beat=False),
         "redis": worker_command("redis", _redis_queues(environment.host), 2, beat=False),
-        "upkeep": worker_command("upkeep", ["maintenance", "notify"], 1, beat=True),
+        "upkeep": worker_command("upkeep", _upkeep_queues(environment.host), 1, beat=True),
     }
     stopping = False
 
@@ -85,6 +95,8 @@ def up() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if guard := guard_command(session.policy()):
+        groups["guard"] = guard
     running = {name: _start(command) for name, command in groups.items()}
     click.echo("up: stop with Ctrl-C or SIGTERM")
     while not stopping:
@@ -102,6 +114,12 @@ def up() -> None:
 
 def _redis_queues(host: str) -> list[str]:
     return ["redis", f"redis.{host}"]
+
+
+def _upkeep_queues(host: str) -> list[str]:
+    from recovery import producer
+
+    return ["maintenance", producer.maintenance_queue(host), "notify"]
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -51,10 +52,15 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def control() -> Any:
-    """The control plane of this environment; nothing is connected yet."""
+    """The control plane of this environment; nothing is connected yet.
+
+    What the domain logs goes to standard error, out of the way of ``--json``.
+    """
+    from recovery import logs
     from recovery.config import Environment
     from recovery.controlplane import ControlPlane
 
+    logs.configure("WARNING")
     return ControlPlane.connect(Environment.read())
 
 
@@ -62,6 +68,22 @@ def policy() -> Any:
     from recovery.config import current_policy
 
     return current_policy()
+
+
+def audit_folder() -> Path:
+    """Where this host keeps sealed audit files; a line says so where another host has them."""
+    from recovery import audit
+    from recovery.config import Environment
+
+    here = Environment.read()
+    owner = audit.known_owner(control())
+    if owner not in (None, here.host):
+        warn(f"note: the sealed days of the audit trail lie on {owner}")
+    return audit.folder_of(policy(), here)
+
+
+def warn(text: str) -> None:
+    click.secho(text, fg="yellow", err=True)
 
 
 def show(value: Any) -> None:

@@ -103,16 +103,7 @@ def _keys_at(location: KeyPath) -> set[str]:
     models: list[Any] = [policy_document()]
     for part in location:
         models = [found for model in models for found in _below(model, part)]
-    return {name for model in models if _is_model(model) for name in _names(model)}
-
-
-def _names(model: type[BaseModel]) -> Iterator[str]:
-    from pydantic import SecretStr
-
-    for name, field in model.model_fields.items():
-        yield name
-        if SecretStr in (field.annotation, *typing.get_args(field.annotation)):
-            yield f"{name}_file"
+    return {name for model in models if _is_model(model) for name in model.model_fields}
 
 
 def _below(annotation: Any, part: str | int) -> Iterator[Any]:

@@ -102,10 +102,15 @@ class DegradedModeSection(StrictModel):
 
 
 class AuditSection(StrictModel):
+    """``takeover_after``: how long the host with the sealed files may be silent before another
+    one goes on with them.
+    """
+
     enabled: bool = True
     audit_file: str | None = None
-    retention_days: float = Field(default=30, gt=0)
+    retention_days: float = Field(default=30, gt=0, le=36_500)
     compression_enabled: bool = True
+    takeover_after: Duration = 7 * 86_400.0
 
 
 class IntegrationSection(StrictModel):
@@ -125,8 +130,32 @@ class ApprovalsSection(StrictModel):
     different_person: bool = False
 
 
+class FailsafeSection(StrictModel):
+    """What a host does by itself while the control plane is away.
+
+    ``unbound_host`` is the one host that then looks after targets that are bound to none.
+    """
+
+    enabled: bool = True
+    after_seconds: Duration = 10.0
+    interval_seconds: Duration = 5.0
+    unbound_host: str | None = None
+
+
 class EscalationSection(StrictModel):
     failures_for_level_3: int = Field(default=3, ge=1)
+
+
+class UndoSection(StrictModel):
+    """How long and where a host keeps what its remedies deleted or replaced.
+
+    ``disk_budget_mb`` holds for the host; 0 sets none. ``directory``: under the state directory
+    by default.
+    """
+
+    retention: Duration = 7 * 86_400.0
+    disk_budget_mb: int = Field(default=1024, ge=0)
+    directory: str | None = None
 
 
 class PolicyDocument(StrictModel):
@@ -139,6 +168,8 @@ class PolicyDocument(StrictModel):
     integration: IntegrationSection = IntegrationSection()
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()
+    failsafe: FailsafeSection = FailsafeSection()
+    undo: UndoSection = UndoSection()
 
 
 @cache

@@ -33,6 +33,11 @@ def warnings(policy: Policy) -> list[str]:
                 f"recovery.{component.name}: this release cannot run {', '.join(waiting)} yet; "
                 "the ladder passes over them"
             )
+        found += [
+            f"recovery.{component.name}: {strategy.obstacle}; the ladder passes over it"
+            for strategy in component.strategies
+            if strategy.declaration.is_available and strategy.obstacle
+        ]
         if not component.strategies:
             found.append(f"recovery.{component.name}: no strategy is configured")
     mapped = set(policy.alerting.severity_mapping)
@@ -42,6 +47,11 @@ def warnings(policy: Policy) -> list[str]:
         for component in policy.components.values()
         if component.priority not in mapped
     ]
+    if not policy.audit.enabled:
+        found.append(
+            "audit.enabled is false: what is recovered or refused leaves no audit entry; "
+            "counters and alerts go on"
+        )
     return found
 
 

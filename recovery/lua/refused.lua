@@ -1,7 +1,8 @@
 -- Close the bursts of refused events that have gone quiet: one audit line each says how many.
--- ARGV: prefix, quiet ms, longest ms
+-- ARGV: prefix, quiet ms, longest ms, is audited (0|1)
 -- answers how many bursts were closed
 local quiet, longest = ms(ARGV[2]), ms(ARGV[3])
+is_audited = ARGV[4] == '1'
 local closed = 0
 local all = redis.call('HGETALL', key('refused:last'))
 for i = 1, #all, 2 do

@@ -18,6 +18,7 @@ import redis
 from redis import exceptions
 
 from recovery.components.redis.target import RedisTarget
+from recovery.credentials import reveal
 from recovery.errors import RemedyError, TargetRefused, TargetUnreachable
 
 T = TypeVar("T")
@@ -35,22 +36,31 @@ _REFUSED = (
 _ENTRY_PAUSE = 0.01
 
 
-def open_client(target: RedisTarget, timeout: float, *, name: str | None = None) -> redis.Redis:
-    """A client of one connection that never retries by itself. ``timeout`` in seconds."""
+def open_client(
+    target: RedisTarget,
+    timeout: float,
+    *,
+    name: str | None = None,
+    as_text: bool = True,
+    connections: int = 1,
+) -> redis.Redis:
+    """A client that never retries by itself. ``timeout`` in seconds.
+
+    Raises ``TargetRefused`` where the password cannot be read.
+    """
     options: dict[str, Any] = {}
     if target.tls_ca_file and target.url.startswith("rediss://"):
         options["ssl_ca_certs"] = target.tls_ca_file
-    password = target.password.get_secret_value() if target.password else None
     return redis.Redis.from_url(
         target.url,
         username=target.username,
-        password=password,
+        password=reveal(target.password, target.password_file),
         client_name=name,
-        decode_responses=True,
+        decode_responses=as_text,
         socket_connect_timeout=min(target.connect_timeout, timeout),
         socket_timeout=timeout,
         single_connection_client=False,
-        max_connections=1,
+        max_connections=connections,
         retry=None,
         retry_on_timeout=False,
         **options,
@@ -61,6 +71,16 @@ def open_client(target: RedisTarget, timeout: float, *, name: str | None = None)
 def fresh(target: RedisTarget, timeout: float) -> Iterator[Any]:
     """A new connection, as a client's next one would be; closed at the end."""
     client = open_client(target, timeout)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def bytewise(target: RedisTarget, timeout: float) -> Iterator[Any]:
+    """A client for keys and values, which need not be text: two connections, one to WATCH on."""
+    client = open_client(target, timeout, as_text=False, connections=2)
     try:
         yield client
     finally:
@@ -110,10 +130,9 @@ _standing = _Standing()
 
 def hold(target: RedisTarget, timeout: float = 1.0) -> bool:
     """Open the standing connection if it is not; False where the target lets nobody in now."""
-    client = _standing.get(target, timeout)
     try:
-        client.ping()
-    except exceptions.RedisError:
+        _standing.get(target, timeout).ping()
+    except (exceptions.RedisError, TargetRefused):
         _standing.drop(target)
         return False
     return True

@@ -1,29 +1,30 @@
-"""The audit trail: one short entry for every recovery that ended and every burst of refusals.
+"""One entry of the audit trail: composed when a recovery ends, and read from wherever it lies.
 
-Entries live in a stream of the control Redis; its ids are the time of the conclusion.
+It is written as JSON by the scripts, which add the level, its number and, where the id cannot tell
+it, the time. In a sealed file it is one line, the same text behind its id.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from recovery.controlplane import reachable
 from recovery.events import Figure, Figures, Outcome, ProbeReport
 
 if TYPE_CHECKING:
-    from recovery.controlplane import ControlPlane
     from recovery.records import Recovery
 
 ENTRY_BYTES = 500
 """What a plain entry may weigh as JSON; figures that do not fit stay in the evidence."""
 
-_RESERVED_FOR_LEVEL = len(',"level":3')
-_PAGE = 500
+_RESERVED_FOR_SCRIPTS = len(',"level":3,"n":1234567890,"at_ms":1735689600000')
 _LONGEST_TEXT = 160
+_LATEST_MS = 253_402_300_799_000  # the end of the year 9999, which is as far as datetime goes
+_ID = "audit_id"
+_FOREIGN = "stored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +35,20 @@ class AuditEntry:
     at: datetime
     fields: Mapping[str, Any]
 
+    @property
+    def n(self) -> int | None:
+        """Its place among all that were ever written; None where no script of ours wrote it."""
+        said = self.fields.get("n")
+        return said if isinstance(said, int) else None
+
+    @property
+    def day(self) -> str:
+        """The UTC day, as 2025-01-31."""
+        return self.at.date().isoformat()
+
     def as_dict(self) -> dict[str, Any]:
         return {
-            "audit_id": self.id,
+            _ID: self.id,
             "at": self.at.isoformat(timespec="milliseconds"),
             **self.fields,
         }
@@ -50,6 +62,7 @@ def compose(recovery: Recovery, outcome: Outcome) -> str:
         "target": str(event.target),
         "strategy": recovery.strategy,
         "failure": event.failure_type,
+        "undo_of": event.undo_of,
         "source": event.source.value,
         "result": outcome.result.value,
         "error": outcome.error,
@@ -68,57 +81,54 @@ def compose(recovery: Recovery, outcome: Outcome) -> str:
     return _compact(entry)
 
 
-def history(
-    control: ControlPlane,
-    *,
-    since: datetime,
-    until: datetime | None = None,
-    component: str | None = None,
-    target: str | None = None,
-) -> Iterator[AuditEntry]:
-    """Entries between two times, oldest first; raises ``ControlPlaneUnavailable``."""
-    first = str(int(since.timestamp() * 1000))
-    last = "+" if until is None else str(int(until.timestamp() * 1000))
-    while True:
-        with reachable():
-            page = control.redis.xrange(control.key("audit"), first, last, count=_PAGE)
-        for entry_id, stored in page:
-            entry = read_entry(entry_id, stored)
-            if _concerns(entry, component, target):
-                yield entry
-        if len(page) < _PAGE:
-            return
-        first = f"({page[-1][0]}"
-
-
-def latest(control: ControlPlane, count: int) -> tuple[AuditEntry, ...]:
-    """The newest entries, newest first; raises ``ControlPlaneUnavailable``."""
-    with reachable():
-        page = control.redis.xrevrange(control.key("audit"), count=count)
-    return tuple(read_entry(entry_id, stored) for entry_id, stored in page)
-
-
-def last_hours(hours: float) -> datetime:
-    return datetime.now(UTC) - timedelta(hours=hours)
-
-
-def trim(control: ControlPlane, retention_days: float) -> int:
-    """Drop entries older than that; returns how many."""
-    oldest = int((datetime.now(UTC) - timedelta(days=retention_days)).timestamp() * 1000)
-    with reachable():
-        return int(control.redis.xtrim(control.key("audit"), minid=oldest, approximate=False))
-
-
 def read_entry(entry_id: str, stored: Mapping[str, str]) -> AuditEntry:
-    moment = datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC)
-    return AuditEntry(id=entry_id, at=moment, fields=json.loads(stored["entry"]))
+    """An entry of the stream. What is none, because somebody else wrote there, is kept whole."""
+    own = _own_fields(stored)
+    return _entry(entry_id, {_FOREIGN: dict(stored)} if own is None else own)
 
 
-def _concerns(entry: AuditEntry, component: str | None, target: str | None) -> bool:
-    name = str(entry.fields.get("target", ""))
-    if target is not None:
-        return name == target
-    return component is None or name.partition("/")[0] == component
+def as_line(entry_id: str, stored: Mapping[str, str]) -> str:
+    """An entry of the stream as a sealed file holds it, without the line's end."""
+    if _own_fields(stored) is None:
+        return _compact({_ID: entry_id, _FOREIGN: dict(stored)})
+    return f'{{"{_ID}":"{entry_id}",{stored["entry"][1:]}'
+
+
+def read_line(line: str) -> AuditEntry:
+    """An entry of a sealed file; raises ``ValueError`` where the line is none."""
+    try:
+        fields = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("the line is no audit entry") from error
+    entry_id = fields.pop(_ID, None) if isinstance(fields, dict) else None
+    if entry_id is None:
+        raise ValueError("the line is no audit entry")
+    return _entry(str(entry_id), fields)
+
+
+def order(entry_id: str) -> tuple[int, int]:
+    """A stream's id as what it is compared by; raises ``ValueError``."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def _entry(entry_id: str, fields: Mapping[str, Any]) -> AuditEntry:
+    said = fields.get("at_ms")
+    at_ms = said if isinstance(said, int) and said >= 0 else order(entry_id)[0]
+    at = datetime.fromtimestamp(min(at_ms, _LATEST_MS) / 1000, UTC)
+    return AuditEntry(id=entry_id, at=at, fields=fields)
+
+
+def _own_fields(stored: Mapping[str, str]) -> dict[str, Any] | None:
+    """What our scripts wrote: one line, a JSON object that is not empty."""
+    text = stored.get("entry", "")
+    if stored.keys() != {"entry"} or not text.startswith('{"') or "\n" in text:
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return None if _ID in fields else fields
 
 
 def _decided(recovery: Recovery) -> str | None:
@@ -143,7 +153,7 @@ def _add_figures(
         ]
         for found, value in added:
             found[figure] = _short(value)
-        if len(_compact(entry)) + _RESERVED_FOR_LEVEL > ENTRY_BYTES:
+        if len(_compact(entry).encode()) + _RESERVED_FOR_SCRIPTS > ENTRY_BYTES:
             for found, _ in added:
                 del found[figure]
             return
