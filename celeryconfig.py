@@ -69,11 +69,12 @@ task_store_errors_even_if_ignored = False
 task_soft_time_limit = 30
 task_time_limit = 45
 
-# Flower and `celery events` show what was sent, taken and ended.
-worker_send_task_events = False
-task_send_sent_event = False
+# Task events (worker_send_task_events) stay at Celery's default, off: each costs a publish in the
+# way of every repair, whether or not somebody looks. Flower switches them on in running workers by
+# itself; for `celery events` say `celery -A workers.app control enable_events`.
 
-# A producer hears within two seconds that the broker is away, refusing or silent.
+# A sender hears soon that the broker is away, refusing or silent; `recovery.trigger` shortens these
+# a little more, to keep its promise of two seconds.
 broker_connection_timeout = 1.0
 task_publish_retry_policy = {
     "max_retries": 1,

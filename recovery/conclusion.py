@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NO_LEASE = ""
 STALE_LEASE = "stale"
+ADOPTED = "adopted"
 
 DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
 """Upper bounds, in seconds, of the recovery duration histogram."""
@@ -33,7 +34,8 @@ def conclude(
 ) -> Conclusion:
     """Write the outcome in one atomic step; raises ``ControlPlaneUnavailable``.
 
-    ``token`` is the lease's fence, or ``NO_LEASE``, or ``STALE_LEASE`` for a holder taken for dead.
+    ``token`` is the lease's fence, or ``NO_LEASE``, ``STALE_LEASE`` for a holder taken for dead,
+    or ``ADOPTED`` for what a host did while the control plane was away.
     Saying it twice changes nothing the second time.
     """
     target = recovery.target

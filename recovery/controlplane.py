@@ -15,7 +15,6 @@ from recovery.errors import ControlPlaneUnavailable
 
 if TYPE_CHECKING:
     from redis import Redis
-    from redis.commands.core import Script
 
     from recovery.config import Environment
 
@@ -35,7 +34,7 @@ class ControlPlane:
         # redis-py types one answer as sync or async; every use here would need a cast.
         self.redis: Any = client
         self.prefix = prefix
-        self._scripts: dict[str, Script] = {}
+        self._digests: dict[str, str] = {}
 
     @classmethod
     def connect(cls, environment: Environment) -> Self:
@@ -56,11 +55,18 @@ class ControlPlane:
 
     def run(self, script: str, *arguments: str | float) -> Any:
         """Run ``recovery/lua/<script>.lua``; raises ``ControlPlaneUnavailable``."""
-        found = self._scripts.get(script)
-        if found is None:
-            found = self._scripts[script] = self.redis.register_script(source(script))
+        from redis.exceptions import NoScriptError
+
         with reachable():
-            return found(args=(self.prefix, *arguments))
+            digest = self._digests.get(script)
+            if digest is not None:
+                try:
+                    return self.redis.evalsha(digest, 0, self.prefix, *arguments)
+                except NoScriptError:
+                    # The server was restarted or its scripts were flushed.
+                    del self._digests[script]
+            self._digests[script] = self.redis.script_load(source(script))
+            return self.redis.evalsha(self._digests[script], 0, self.prefix, *arguments)
 
     def now_ms(self) -> int:
         with reachable():

@@ -16,6 +16,16 @@ RecoveryError
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── NotConfigured         the policy lacks a key that this remedy needs
+    ├── RuntimeUnavailable    Docker, systemd or supervisord does not answer     (transient)
+    ├── NoSuchProcess         the runtime knows no such container, unit or program
+    ├── NotReplaceable        a copy of this container cannot be made, or not be undone
+    ├── RuntimeBusy           the engine still works on that name or container (transient)
+    ├── OwnerChanged          somebody else replaced or removed it meanwhile
+    ├── WontStop              it runs on after TERM, the grace and KILL
+    ├── WontStart             it cannot be started, or ends at once
+    ├── NeverReady            it was started and did not get ready in time
+    ├── WrongProcess          what answers is not what was started: the policy names another
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -130,6 +140,50 @@ class DeadlineExceeded(RemedyError):
 
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class NotConfigured(RemedyError):
+    """``facts``: ``key``, the one that is missing, below the target's block."""
+
+    code = "not_configured"
+
+
+class RuntimeUnavailable(RemedyError):
+    code = "runtime_unavailable"
+    transient = True
+
+
+class NoSuchProcess(RemedyError):
+    code = "no_such_process"
+
+
+class NotReplaceable(RemedyError):
+    code = "not_replaceable"
+
+
+class RuntimeBusy(RemedyError):
+    code = "runtime_busy"
+    transient = True
+
+
+class OwnerChanged(RemedyError):
+    code = "owner_changed"
+
+
+class WontStop(RemedyError):
+    code = "wont_stop"
+
+
+class WontStart(RemedyError):
+    code = "wont_start"
+
+
+class NeverReady(RemedyError):
+    code = "never_ready"
+
+
+class WrongProcess(RemedyError):
+    code = "wrong_process"
 
 
 class WorkerLost(RemedyError):

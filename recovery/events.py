@@ -41,6 +41,7 @@ class State(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     RETRYING = "retrying"
+    ADOPTED = "adopted"
     CONCLUDED = "concluded"
 
 

@@ -1,4 +1,4 @@
-"""The diary of one running remedy: its steps, its deadline, and the channel to applications."""
+"""The diary of one running remedy: its steps, and the channel to applications."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import structlog
 
 from recovery.admission import RECORD_TTL_SECONDS
 from recovery.controlplane import reachable
-from recovery.errors import ControlPlaneUnavailable, DeadlineExceeded
+from recovery.deadline import Deadline
+from recovery.errors import ControlPlaneUnavailable
 from recovery.events import Figure, Step, TargetRef
 
 if TYPE_CHECKING:
@@ -21,24 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = structlog.get_logger()
-
-
-class Deadline:
-    """Seconds left of a strategy's time, by this process's monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._ends = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        """Raises ``DeadlineExceeded`` when nothing is left."""
-        left = self.left()
-        if left <= 0:
-            raise DeadlineExceeded(f"the strategy's {self.seconds:g} s are over")
-        return left
-
-    def left(self) -> float:
-        return self._ends - time.monotonic()
 
 
 class RecordingJournal:

@@ -19,6 +19,7 @@ from recovery import evidence, keeping, records
 from recovery import lease as leases
 from recovery.conclusion import Conclusion, conclude
 from recovery.config import Environment
+from recovery.deadline import Deadline
 from recovery.errors import (
     ControlPlaneUnavailable,
     DeadlineExceeded,
@@ -28,7 +29,7 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
-from recovery.journal import Deadline, RecordingJournal
+from recovery.journal import RecordingJournal
 from recovery.messages import FIGURES
 from recovery.strategy import find_probe
 
@@ -223,7 +224,11 @@ class _Attempt:
             attempts=self.attempts,
             duration=self._elapsed(),
         )
-        answer = self._say(outcome)
+        try:
+            answer = self._say(outcome)
+        except self.stopped_by:
+            # The time limit was meant for a remedy; it fires once, and the outcome is known.
+            answer = self._say(outcome)
         if answer is Conclusion.LOST:
             raise LeaseLost("the recovery was concluded by its new holder")
         log.info(_sentence(self.record, outcome), result=result.value)

@@ -31,6 +31,11 @@ def maintenance_queue(host: str) -> str:
     return f"{MAINTENANCE_QUEUE}.{host}"
 
 
+ANSWER_SECONDS = 0.5
+"""What a sender grants its broker for an answer. A silent one is waited for
+three times: once in the pool, and twice while a new connection is tried."""
+
+
 def trigger(
     component: str,
     failure_type: str | None = None,
@@ -121,6 +126,11 @@ def celery_app() -> Celery:
 
     app = Celery("recovery-producer", set_as_current=False)
     app.config_from_object("celeryconfig")
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "socket_timeout": ANSWER_SECONDS,
+    }
     return app
 
 

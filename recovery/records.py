@@ -111,11 +111,12 @@ def steps(control: ControlPlane, recovery_id: str, since: int = 0) -> tuple[Step
 
 
 def follow(
-    control: ControlPlane, recovery_id: str, timeout: float
+    control: ControlPlane, recovery_id: str, timeout: float, *, is_approved: bool = False
 ) -> Iterator[Recovery | Decision | Step]:
     """Yield what happens to an event until it is refused, waits for approval or is concluded.
 
-    Yields each new step, the record at each change of state, or the refusal; ends silently after
+    ``is_approved``: a person has decided, so waiting for approval is not where it ends. Yields each
+    new step, the record at each change of state, or the refusal; ends silently after
     ``timeout`` seconds. A record of an id that nobody dispatched yet is waited for.
     """
     deadline = time.monotonic() + timeout
@@ -137,7 +138,9 @@ def follow(
         if record.state is not seen_state:
             seen_state = record.state
             yield record
-        if record.state in (State.CONCLUDED, State.AWAITING_APPROVAL):
+        if record.state is State.CONCLUDED:
+            return
+        if record.state is State.AWAITING_APPROVAL and not is_approved:
             return
         time.sleep(_POLL_SECONDS)
 

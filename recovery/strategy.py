@@ -151,8 +151,9 @@ class FailureType:
 class Strategy:
     """A named remedy of a component; ``remedy`` is None where this release only knows its name.
 
-    ``undo`` and ``discard`` are ``module:function`` references to an ``Undo`` and a ``Discard``,
-    imported when first used.
+    ``safe_alone``: a host may run it without the control plane's leave, as nothing is lost and
+    nothing harmed when two do so at once. ``undo`` and ``discard`` are ``module:function``
+    references to an ``Undo`` and a ``Discard``, imported when first used.
     """
 
     component: str
@@ -162,6 +163,8 @@ class Strategy:
     scope: type[Scope] = Scope
     remedy: Remedy | None = None
     destructive: bool = False
+    safe_alone: bool = False
+    requires_approval: bool = False
     undo: str | None = None
     discard: str | None = None
     timeout_seconds: float = 5.0
@@ -205,6 +208,8 @@ def strategy(
     parameters: type[Parameters] = Parameters,
     scope: type[Scope] = Scope,
     destructive: bool = False,
+    safe_alone: bool = False,
+    requires_approval: bool = False,
     undo: str | None = None,
     discard: str | None = None,
     timeout_seconds: float = 5.0,
@@ -222,6 +227,8 @@ def strategy(
             scope=scope,
             remedy=remedy,
             destructive=destructive,
+            safe_alone=safe_alone,
+            requires_approval=requires_approval,
             undo=undo,
             discard=discard,
             timeout_seconds=timeout_seconds,

@@ -2,4 +2,15 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.docker_engine", "tests.servers", "tests.stack"]
+from hypothesis import HealthCheck, settings
+
+# A loaded machine is slow, which says nothing of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+pytest_plugins = [
+    "tests.docker_engine",
+    "tests.servers",
+    "tests.stack",
+    "tests.containers",
+]

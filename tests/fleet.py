@@ -25,6 +25,7 @@ class Worker:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    pool_size: int
 
     @property
     def pool_pids(self) -> list[int]:
@@ -32,7 +33,8 @@ class Worker:
 
     def is_ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
-        return "ready." in self.log.read_text()
+        said = self.log.read_text()
+        return "ready." in said and said.count("targets held") >= self.pool_size
 
     def kill(self) -> None:
         """SIGKILL to the worker and all its pool processes, as when the power goes."""
@@ -77,7 +79,7 @@ class Fleet:
         name = f"w{len(self.workers)}"
         log = self.folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@test"]
-        command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO", "-E"]
+        command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
         command += ["--without-mingle", "--without-gossip"]
         command += ["--beat"] if beat else []
         with log.open("wb") as sink:
@@ -89,7 +91,7 @@ class Fleet:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        worker = Worker(name=name, process=process, log=log)
+        worker = Worker(name=name, process=process, log=log, pool_size=concurrency)
         self.workers.append(worker)
         if wait:
             until(worker.is_ready, seconds=30, what=f"{name} is ready")

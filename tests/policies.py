@@ -16,6 +16,7 @@ def policy_text(
     reconnect: dict[str, Any] | None = None,
     extra_strategies: list[dict[str, Any]] | None = None,
     recovery: dict[str, Any] | None = None,
+    component: dict[str, Any] | None = None,
     sections: dict[str, Any] | None = None,
 ) -> str:
     """A policy with Redis targets alone and the mode that they degrade to."""
@@ -37,6 +38,7 @@ def policy_text(
                 "priority": "critical",
                 "targets": targets,
                 "strategies": [strategy, *(extra_strategies or [])],
+                **(component or {}),
             },
             **(recovery or {}),
         },

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 import redis
 
 from tests.waiting import until
+
+MAX_CLIENTS = 40
 
 
 def redis_binary() -> str:
@@ -31,6 +34,21 @@ def free_port() -> int:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]
         return port
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port whose SYN packets are dropped: its backlog is full and nobody accepts."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        waiting = []
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+            waiting.append(client)
+        yield server.getsockname()[1]
+        for client in waiting:
+            client.close()
 
 
 @dataclass(slots=True)
@@ -99,6 +117,24 @@ class RedisServer:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+def filled(server: RedisServer) -> list[socket.socket]:
+    """Leak connections until the server refuses the next one."""
+    leaked: list[socket.socket] = []
+    with server.client() as client:
+        client.config_set("maxclients", MAX_CLIENTS)
+
+    def refuses() -> bool:
+        leaked.extend(server.leak(MAX_CLIENTS + 5))
+        return not server.answers()
+
+    def is_full() -> bool:
+        # A client that is still leaving leaves its place to somebody: leak more than once.
+        return all(refuses() for _ in range(3))
+
+    until(is_full, what="the server refuses new clients")
+    return leaked
 
 
 @pytest.fixture

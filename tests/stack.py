@@ -19,10 +19,8 @@ from recovery.errors import UnknownRecovery
 from recovery.events import State
 from tests.fleet import Fleet
 from tests.policies import write_policy
-from tests.servers import RedisServer
+from tests.servers import RedisServer, filled
 from tests.waiting import until
-
-MAX_CLIENTS = 40
 
 
 @dataclass(slots=True)
@@ -39,10 +37,7 @@ class Stack:
 
     def exhaust_clients(self) -> None:
         """Leak connections until the server refuses the next one."""
-        with self.target.client() as client:
-            client.config_set("maxclients", MAX_CLIENTS)
-        self.leaked += self.target.leak(MAX_CLIENTS + 5)
-        until(lambda: not self.target.answers(), what="the target refuses new clients")
+        self.leaked += filled(self.target)
 
     def trigger(self, failure_type: str | None = None, **said: Any) -> str:
         return producer.trigger("redis", failure_type, app=self.app, **said)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from recovery.config import effective, json_schema, load_policy
+from recovery.config.model import policy_document
 from recovery.errors import ConfigError
 from recovery.events import TargetRef
+from recovery.strategy import seconds
 
 DATA = Path(__file__).parent / "data"
 
@@ -98,3 +104,31 @@ def test_the_schema_knows_every_strategy() -> None:
 
     for name in ("reconnect", "snapshot_rollback", "model_failover", "disk_cleanup"):
         assert f'"{name}"' in text
+
+
+@given(st.integers(1, 10_000), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_a_duration_is_its_number_times_its_unit(number: int, unit: str) -> None:
+    factor = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+
+    assert seconds(f"{number}{unit}") == pytest.approx(number * factor)
+    assert seconds(f" {number} {unit} ") == seconds(f"{number}{unit}")
+
+
+@given(st.text(max_size=12))
+def test_other_text_is_refused_with_examples(text: str) -> None:
+    assume(not re.fullmatch(r"\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*", text))
+
+    with pytest.raises(ValueError, match="30m"):
+        seconds(text)
+
+
+@given(st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20))
+def test_no_unknown_key_of_a_section_is_accepted(key: str) -> None:
+    known = policy_document().model_fields["audit"].annotation.model_fields
+    assume(key not in known)
+
+    with TemporaryDirectory() as folder:
+        (found,) = problems(Path(folder), f"audit:\n  ? {key!r}\n  : 1\n")
+
+    assert f"audit.{key}: unknown key" in found
+    assert "retention_days" in found

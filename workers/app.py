@@ -8,6 +8,9 @@ from celery import Celery
 from celery.signals import setup_logging, worker_process_init
 
 from recovery import logs
+from workers import transport
+
+transport.install()
 
 app = Celery("recovery")
 app.config_from_object("celeryconfig")

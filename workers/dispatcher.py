@@ -53,6 +53,7 @@ def _send(decided: dispatch.Dispatched) -> None:
 def _log(decision: Decision) -> None:
     facts = {name: value for name, value in decision.as_dict().items() if value != ""}
     if decision.verdict is Verdict.REFUSED:
-        log.info("refused", **facts)
+        # The audit trail and the counters have it; a storm must not fill the log.
+        log.debug("refused", **facts)
     else:
         log.info("decided", **facts)

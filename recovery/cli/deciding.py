@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from recovery.cli import session
+from recovery.cli.following import follow
 from recovery.cli.session import DURATION, by_option, json_option, reports_errors
 
 
@@ -33,15 +36,25 @@ def approvals(as_json: bool) -> None:
 @click.argument("recovery_id")
 @click.option("--reason", default="", help="Why, for the audit trail.")
 @click.option("--force", is_flag=True, help="Pass cooldown and limit; needs --reason.")
+@click.option("--wait/--no-wait", default=False, help="Follow it to its end.")
+@click.option("--timeout", type=DURATION, default=60.0, help="How long to wait.")
 @by_option
 @json_option
 @reports_errors
-def approve(recovery_id: str, reason: str, force: bool, by: str, as_json: bool) -> None:
+def approve(  # noqa: PLR0917 - click passes by name
+    recovery_id: str,
+    reason: str,
+    force: bool,
+    wait: bool,
+    timeout: float,
+    by: str,
+    as_json: bool,
+) -> None:
     """Let a waiting recovery run; a unique beginning of its id is enough.
 
     \b
     Example:
-      recovery approve 3f2a --reason "seen it, go"
+      recovery approve 3f2a --reason "seen it, go" --wait
     """
     from recovery import approvals as waiting
     from recovery import producer
@@ -50,6 +63,8 @@ def approve(recovery_id: str, reason: str, force: bool, by: str, as_json: bool) 
     identity = waiting.find(control, recovery_id)
     waiting.approve(control, session.policy(), identity, by=by, reason=reason, force=force)
     producer.follow_approval(identity)
+    if wait:
+        sys.exit(follow(identity, timeout, as_json=as_json, is_approved=True))
     _tell({"id": identity, "decision": "approved"}, f"approved: {identity}", as_json=as_json)
 
 

@@ -70,7 +70,9 @@ def _row(entry: Any) -> tuple[Any, ...]:
 
 @click.command()
 @click.argument("recovery_id", required=False)
-@click.option("--last", type=float, default=24.0, help="Hours to look back.")
+@click.option(
+    "--last", type=click.FloatRange(min=0, min_open=True), default=24.0, help="Hours to look back."
+)
 @click.option("--component", help="Only this component.")
 @click.option("--target", help="Only this target, as redis/cache.")
 @json_option
@@ -86,10 +88,16 @@ def history(
     """
     from recovery import audit
     from recovery.errors import AuditDamaged
+    from recovery.events import TargetRef
+    from recovery.strategy import find_component
 
     if recovery_id:
         session.show(_one(recovery_id))
         return
+    if component:
+        find_component(component)
+    if target:
+        target = str(TargetRef.parse(target))
     found = audit.history(
         session.control(),
         since=audit.last_hours(last),

@@ -10,9 +10,8 @@ from uuid import uuid4
 import click
 
 from recovery.cli import session
+from recovery.cli.following import follow
 from recovery.cli.session import DURATION, by_option, json_option, reports_errors
-
-REFUSED, AWAITING, TIMED_OUT = 3, 4, 7
 
 
 def _read_context(text: str | None) -> dict[str, Any]:
@@ -67,58 +66,11 @@ def recover(
         messages.check_scope(event, session.policy(), event.strategy)
     identity = producer.trigger(component, source=Source.CLI, context=context, **said)
     if wait:
-        sys.exit(_follow(identity, timeout, as_json=as_json))
+        sys.exit(follow(identity, timeout, as_json=as_json))
     if as_json:
         session.show({"id": identity})
     else:
         click.echo(f"sent: {identity}\nfollow it with: recovery history {identity}")
-
-
-def _follow(identity: str, timeout: float, *, as_json: bool) -> int:
-    from recovery import records
-    from recovery.events import Decision, State, Step
-
-    control = session.control()
-    last: Any = None
-    for seen in records.follow(control, identity, timeout):
-        if isinstance(seen, Step):
-            if not as_json:
-                planned = "would: " if seen.planned else ""
-                click.echo(f"  {seen.at_seconds:6.2f} s  {planned}{seen.text} {dict(seen.figures)}")
-            continue
-        last = seen
-        if not as_json and isinstance(seen, records.Recovery):
-            click.echo(f"{seen.target} {seen.strategy}: {seen.state.value}")
-    if isinstance(last, Decision):
-        _tell(last.as_dict(), f"refused: {last.reason}: {last.detail}", as_json=as_json)
-        return REFUSED
-    if last is None or last.state not in (State.CONCLUDED, State.AWAITING_APPROVAL):
-        _tell({"id": identity, "error": "timed_out"}, "timed out waiting", as_json=as_json)
-        return TIMED_OUT
-    if last.state is State.AWAITING_APPROVAL:
-        text = f"awaiting approval: recovery approve {identity}"
-        _tell({"id": identity, "state": last.state.value}, text, as_json=as_json)
-        return AWAITING
-    outcome = last.outcome
-    _tell({"id": identity, **outcome.as_dict()}, _outcome_text(outcome), as_json=as_json)
-    return 0 if outcome.result.is_good else 1
-
-
-def _outcome_text(outcome: Any) -> str:
-    lines = [f"{outcome.result.value} after {outcome.duration:.2f} s, {outcome.attempts} attempts"]
-    for name, report in (("before", outcome.before), ("after", outcome.after)):
-        if report is not None:
-            lines.append(f"  {name}: {report.failure_type or 'healthy'}: {report.summary}")
-    if outcome.detail:
-        lines.append(f"  {outcome.error}: {outcome.detail}")
-    return "\n".join(lines)
-
-
-def _tell(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        session.show(facts)
-    else:
-        click.echo(text)
 
 
 @click.command()

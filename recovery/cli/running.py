@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from recovery.cli import session
 from recovery.cli.session import reports_errors
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
 
 COMMON_QUEUES = ("dispatch", "redis", "chromadb", "openwebui", "system", "notify", "maintenance")
 GRACE_SECONDS = 15.0
@@ -37,6 +41,11 @@ def worker_command(name: str, queues: list[str], concurrency: int, *, beat: bool
     command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-n", f"{name}@%h"]
     command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
     return [*command, "--beat"] if beat else command
+
+
+def guard_command(policy: Policy) -> list[str]:
+    """The process that helps this host while the control plane is away; empty where none may."""
+    return [sys.executable, "-m", "recovery.failsafe"] if policy.failsafe.enabled else []
 
 
 @click.command()
@@ -86,6 +95,8 @@ def up() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if guard := guard_command(session.policy()):
+        groups["guard"] = guard
     running = {name: _start(command) for name, command in groups.items()}
     click.echo("up: stop with Ctrl-C or SIGTERM")
     while not stopping:

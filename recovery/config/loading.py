@@ -103,16 +103,7 @@ def _keys_at(location: KeyPath) -> set[str]:
     models: list[Any] = [policy_document()]
     for part in location:
         models = [found for model in models for found in _below(model, part)]
-    return {name for model in models if _is_model(model) for name in _names(model)}
-
-
-def _names(model: type[BaseModel]) -> Iterator[str]:
-    from pydantic import SecretStr
-
-    for name, field in model.model_fields.items():
-        yield name
-        if SecretStr in (field.annotation, *typing.get_args(field.annotation)):
-            yield f"{name}_file"
+    return {name for model in models if _is_model(model) for name in model.model_fields}
 
 
 def _below(annotation: Any, part: str | int) -> Iterator[Any]:
@@ -144,8 +135,8 @@ def _plain(annotation: Any) -> Iterator[Any]:
 
 
 def _is_tag_of(model: type[BaseModel], part: str | int) -> bool:
-    name = model.model_fields.get("name")
-    return name is not None and part in typing.get_args(name.annotation)
+    tags = (model.model_fields.get(name) for name in ("name", "kind"))
+    return any(tag is not None and part in typing.get_args(tag.annotation) for tag in tags)
 
 
 def _is_model(annotation: Any) -> bool:

@@ -130,6 +130,18 @@ class ApprovalsSection(StrictModel):
     different_person: bool = False
 
 
+class FailsafeSection(StrictModel):
+    """What a host does by itself while the control plane is away.
+
+    ``unbound_host`` is the one host that then looks after targets that are bound to none.
+    """
+
+    enabled: bool = True
+    after_seconds: Duration = 10.0
+    interval_seconds: Duration = 5.0
+    unbound_host: str | None = None
+
+
 class EscalationSection(StrictModel):
     failures_for_level_3: int = Field(default=3, ge=1)
 
@@ -144,6 +156,7 @@ class PolicyDocument(StrictModel):
     integration: IntegrationSection = IntegrationSection()
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()
+    failsafe: FailsafeSection = FailsafeSection()
 
 
 @cache
@@ -175,6 +188,7 @@ def _strategy_block(component: Component, declared: Strategy) -> type[StrategyBl
     fields: dict[str, Any] = {
         "name": (Literal[declared.name], ...),
         "conditions": (tuple[condition, ...], ()),
+        "requires_approval": (bool, declared.requires_approval),
         "timeout_seconds": (Duration, declared.timeout_seconds),
         "max_retries": (Annotated[int, Field(ge=0, le=100)], declared.max_retries),
         "backoff_seconds": (Duration, declared.backoff_seconds),

@@ -15,6 +15,7 @@ from recovery.config.model import (
     ComponentBlock,
     DegradedModeSection,
     EscalationSection,
+    FailsafeSection,
     IntegrationSection,
     PolicyDocument,
     Priority,
@@ -109,6 +110,10 @@ class Policy:
     @property
     def escalation(self) -> EscalationSection:
         return self.document.escalation
+
+    @property
+    def failsafe(self) -> FailsafeSection:
+        return self.document.failsafe
 
     @property
     def degraded_modes(self) -> Mapping[str, DegradedModeSection]:

@@ -7,15 +7,14 @@
 -- answers 'admitted', or {verdict, reason, retry_after ms, detail}
 local mode, id, target, component, strategy = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local event, force = ARGV[7], ARGV[8] == '1'
-local numbers = {}
-for number in string.gmatch(ARGV[9], '%d+') do numbers[#numbers + 1] = tonumber(number) end
 local max_attempts, cooldown, probation, resend, queue_wait, approval_life, record_ttl,
-  level_3_failures, audited = unpack(numbers)
-is_audited = audited == 1
+  level_3_failures, audited = string.match(ARGV[9],
+    '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)')
+is_audited = audited == '1'
 local record = key('recovery', id)
 
 local function start_record(state)
-  redis.call('HSET', record, 'event', event, 'target', target, 'strategy', strategy,
+  redis.call('HSET', record, 'event', event, 'strategy', strategy,
     'state', state, 'received_ms', now)
 end
 
@@ -23,7 +22,7 @@ local function refuse(reason, retry_after, detail)
   if mode == 'resume' then return {'refused', reason, retry_after, detail} end
   if reason == 'limit' then
     raise_level(target, 3, 'the limit of recoveries an hour is used up')
-  elseif reason == 'cooldown' and failures_in_hour(target) >= math.min(2, level_3_failures) then
+  elseif reason == 'cooldown' and failures_in_hour(target) >= math.min(2, ms(level_3_failures)) then
     raise_level(target, 3, 'it failed again and the cooldown is still active')
   end
   note_refusal(id, target, component, strategy, reason, retry_after, detail)
@@ -44,10 +43,12 @@ if mode == 'rehearse' then
   return 'admitted'
 end
 
+-- One command for four keys: on the way in every command costs.
 local scopes = {'all', component, target}
-local whys = redis.call('MGET', key('disabled', 'all'), key('disabled', component), key('disabled', target))
+local held = redis.call('MGET', key('disabled', 'all'), key('disabled', component),
+  key('disabled', target), key('cooldown', target))
 for i, scope in ipairs(scopes) do
-  local why = whys[i]
+  local why = held[i]
   if why then
     local left = redis.call('PTTL', key('disabled', scope))
     return refuse('disabled', math.max(left, 0), scope .. ': ' .. why)
@@ -61,24 +62,30 @@ if lease then
 end
 
 if not force then
-  local left = redis.call('PTTL', key('cooldown', target))
-  if left > 0 then return refuse('cooldown', left, 'cooling down after a failed recovery') end
+  if held[4] then
+    local left = math.max(redis.call('PTTL', key('cooldown', target)), 0)
+    return refuse('cooldown', left, 'cooling down after a failed recovery')
+  end
 
   local attempts = key('attempts', target)
   local used = redis.call('ZCOUNT', attempts, now - HOUR, '+inf')
-  if used >= max_attempts then
+  if used >= ms(max_attempts) then
     local nth = redis.call('ZRANGE', attempts, -max_attempts, -max_attempts, 'WITHSCORES')
     return refuse('limit', ms(nth[2]) + HOUR - now, used .. ' recoveries in the last hour')
   end
 
   -- After a failure one trial at a time, until health has lasted.
-  local state = redis.call('HMGET', key('target', target), 'trial', 'healthy_from', 'last_attempt')
+  local state = redis.call('HMGET', key('target', target), 'trial', 'healthy_from')
   if state[1] then
     local healthy_from = ms(state[2])
-    if healthy_from > 0 and now - healthy_from >= probation then
+    if healthy_from > 0 and now - healthy_from >= ms(probation) then
       redis.call('HDEL', key('target', target), 'trial', 'healthy_from')
-    elseif healthy_from > 0 and now - ms(state[3]) < cooldown then
-      return refuse('probation', ms(state[3]) + cooldown - now, 'failed recently and is not yet proven stable')
+    elseif healthy_from > 0 then
+      local last = redis.call('ZRANGE', attempts, -1, -1, 'WITHSCORES')
+      local next_trial = ms(last[2]) + cooldown
+      if now < next_trial then
+        return refuse('probation', next_trial - now, 'failed recently and is not yet proven stable')
+      end
     end
   end
 end
@@ -97,7 +104,6 @@ if mode == 'hold' then
 end
 
 redis.call('ZADD', key('attempts', target), now, id)
-redis.call('PEXPIRE', key('attempts', target), HOUR)
 if mode == 'resume' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
@@ -105,8 +111,7 @@ if mode == 'resume' then
 else
   start_record('queued')
 end
-redis.call('HSET', key('target', target), 'last_attempt', now)
-redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued', 'token', 0,
+redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued',
   'give_up', now + queue_wait, 'expires', now + resend)
 redis.call('ZADD', key('leases'), now + resend, target)
 return 'admitted'

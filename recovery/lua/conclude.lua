@@ -5,7 +5,7 @@
 --       buckets (comma separated, seconds)
 -- entry: '' where the policy wants no audit trail
 -- token: the lease's fence; '' where no lease is held (dry run, denied, expired), 'stale' where
--- the lease has run out and its holder is taken for dead
+-- the lease has run out and its holder is taken for dead, 'adopted' where a host ran it alone
 -- answers {concluded|already|lost, level, audit id}
 local id, target, component, strategy, token, result =
   ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -16,7 +16,11 @@ local record, state_of_target = key('recovery', id), key('target', target)
 
 local state = redis.call('HGET', record, 'state')
 if not state or state == 'concluded' then return {'already', 0, ''} end
-if token ~= '' then
+local happened = ms(redis.call('HGET', record, 'happened_ms'))
+if happened == 0 then happened = now end
+if token == 'adopted' then
+  if state ~= 'adopted' then return {'lost', 0, ''} end
+elseif token ~= '' then
   local lease = lease_of(target)
   if not lease or lease.id ~= id then return {'lost', 0, ''} end
   if token == 'stale' then
@@ -50,7 +54,13 @@ local function restore()
   alert({kind = 'degraded_over', target = target, mode = held, id = id})
 end
 
-if result == 'recovered' then
+-- What a host did alone may be older than what is known of the target by now.
+local newest = redis.call('LINDEX', key('outcomes', target), 0)
+local is_news = not newest or ms(cjson.decode(newest).at_ms) <= happened
+
+if not is_news then
+  level = math.max(level, 1)
+elseif result == 'recovered' then
   redis.call('DEL', key('cooldown', target))
   if redis.call('HEXISTS', state_of_target, 'trial') == 1 then
     redis.call('HSET', state_of_target, 'healthy_from', now)
@@ -60,10 +70,10 @@ elseif result == 'not_needed' then
   redis.call('ZREM', key('attempts', target), id)
   restore()
 elseif result == 'failed' then
-  redis.call('ZADD', key('failures', target), now, id)
+  redis.call('ZADD', key('failures', target), happened, id)
   redis.call('ZREMRANGEBYSCORE', key('failures', target), '-inf', now - HOUR)
   redis.call('PEXPIRE', key('failures', target), HOUR)
-  redis.call('SET', key('cooldown', target), id, 'PX', cooldown)
+  redis.call('SET', key('cooldown', target), id, 'PX', math.max(cooldown - (now - happened), 1))
   alert({kind = 'cooldown', target = target, id = id, seconds = cooldown / 1000, severity = severity})
   redis.call('HSET', state_of_target, 'trial', 1)
   redis.call('HDEL', state_of_target, 'healthy_from')
@@ -86,6 +96,7 @@ elseif result == 'denied' or result == 'expired' then
 end
 
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
+redis.call('PEXPIRE', key('attempts', target), HOUR)
 
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
@@ -96,7 +107,7 @@ if result == 'recovered' or result == 'failed' then
   end
   redis.call('HINCRBY', key('counters'), 'bucket|' .. counter .. '|' .. bucket, 1)
   redis.call('HINCRBYFLOAT', key('counters'), 'seconds|' .. counter, duration)
-  redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. now .. '}')
+  redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)
 end

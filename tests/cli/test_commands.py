@@ -81,9 +81,10 @@ def test_an_approved_recovery_really_runs(stack: Stack, fleet: Fleet) -> None:
     assert asked.returncode == 4
     identity = json.loads(asked.stdout)["id"]
 
-    approved = recovery(stack, "approve", identity[:8], "--by", "max", "--reason", "seen")
+    approved = recovery(stack, "approve", identity[:8], "--by", "max", "--reason", "seen", "--wait")
 
     assert approved.returncode == 0, approved.stderr
+    assert "recovered after" in approved.stdout
     record = stack.concluded(identity)
     assert record.decided_by == "max"
     assert stack.target.answers()

@@ -10,7 +10,7 @@ COMPONENT = Component(
     target=RedisTarget,
     probe="recovery.components.redis.probe:probe",
     evidence="recovery.components.redis.evidence:evidence",
-    strategies=("reconnect",),
+    strategies=("reconnect", "restart_container"),
     failure_types=(
         FailureType(name="connection_error", summary="the server refuses or drops connections"),
         FailureType(name="connection_timeout", summary="no connection in time"),
@@ -50,13 +50,6 @@ COMPONENT = Component(
             summary="Remove corrupted keys of a named keyspace.",
             destructive=True,
             timeout_seconds=30.0,
-        ),
-        Strategy(
-            component="redis",
-            name="restart_container",
-            summary="Replace the target's container by a fresh one.",
-            destructive=True,
-            timeout_seconds=15.0,
         ),
     ),
 )

@@ -18,6 +18,7 @@ import redis
 from redis import exceptions
 
 from recovery.components.redis.target import RedisTarget
+from recovery.credentials import reveal
 from recovery.errors import RemedyError, TargetRefused, TargetUnreachable
 
 T = TypeVar("T")
@@ -36,15 +37,17 @@ _ENTRY_PAUSE = 0.01
 
 
 def open_client(target: RedisTarget, timeout: float, *, name: str | None = None) -> redis.Redis:
-    """A client of one connection that never retries by itself. ``timeout`` in seconds."""
+    """A client of one connection that never retries by itself. ``timeout`` in seconds.
+
+    Raises ``TargetRefused`` where the password cannot be read.
+    """
     options: dict[str, Any] = {}
     if target.tls_ca_file and target.url.startswith("rediss://"):
         options["ssl_ca_certs"] = target.tls_ca_file
-    password = target.password.get_secret_value() if target.password else None
     return redis.Redis.from_url(
         target.url,
         username=target.username,
-        password=password,
+        password=reveal(target.password, target.password_file),
         client_name=name,
         decode_responses=True,
         socket_connect_timeout=min(target.connect_timeout, timeout),
@@ -110,10 +113,9 @@ _standing = _Standing()
 
 def hold(target: RedisTarget, timeout: float = 1.0) -> bool:
     """Open the standing connection if it is not; False where the target lets nobody in now."""
-    client = _standing.get(target, timeout)
     try:
-        client.ping()
-    except exceptions.RedisError:
+        _standing.get(target, timeout).ping()
+    except (exceptions.RedisError, TargetRefused):
         _standing.drop(target)
         return False
     return True

@@ -10,6 +10,7 @@ from redis import exceptions
 
 from recovery.components.redis.connection import fresh, is_full
 from recovery.components.redis.target import RedisTarget
+from recovery.errors import TargetRefused
 from recovery.events import Figure, ProbeReport
 
 PINGS = 3
@@ -21,6 +22,13 @@ def probe(target: RedisTarget, timeout: float) -> ProbeReport:
     A server that accepts and stays silent costs the timeout of one answer, never more.
     """
     answer_timeout = max(timeout / 2, 0.05)
+    try:
+        return _ask(target, answer_timeout)
+    except TargetRefused as error:
+        return _failed("auth_failure", error.message)
+
+
+def _ask(target: RedisTarget, answer_timeout: float) -> ProbeReport:
     with fresh(target, answer_timeout) as client:
         connected = False
         try:
@@ -29,7 +37,7 @@ def probe(target: RedisTarget, timeout: float) -> ProbeReport:
             latency_ms = statistics.median(_ping_ms(client) for _ in range(PINGS))
             info: dict[str, Any] = client.info()
         except exceptions.RedisError as error:
-            return _from_error(error, connected=connected, timeout=answer_timeout)
+            return _from_error(target, error, connected=connected, timeout=answer_timeout)
     return _judge(target, latency_ms, info)
 
 
@@ -39,7 +47,9 @@ def _ping_ms(client: Any) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _from_error(error: exceptions.RedisError, *, connected: bool, timeout: float) -> ProbeReport:
+def _from_error(
+    target: RedisTarget, error: exceptions.RedisError, *, connected: bool, timeout: float
+) -> ProbeReport:
     """Which failure an error is. Order matters: redis-py derives several from ConnectionError."""
     text = str(error)
     if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
@@ -52,7 +62,8 @@ def _from_error(error: exceptions.RedisError, *, connected: bool, timeout: float
         return _failed("clients_exhausted", "max number of clients reached")
     if isinstance(error, exceptions.TimeoutError):
         if "connecting" in text.lower() and not connected:
-            return _failed("connection_timeout", f"no connection within {timeout:g} s")
+            waited = min(target.connect_timeout, timeout)
+            return _failed("connection_timeout", f"no connection within {waited:g} s")
         return _failed("unresponsive", f"accepted, and no answer within {timeout:g} s")
     return _failed("connection_error", text)
 

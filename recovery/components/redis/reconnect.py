@@ -31,6 +31,7 @@ class Reconnect(Parameters):
     component="redis",
     summary="Kill stale server-side connections, recreate the pool, tell applications to do so.",
     parameters=Reconnect,
+    safe_alone=True,
     timeout_seconds=5.0,
     max_retries=3,
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from recovery.credentials import one_of
+from recovery.runtime import Runtime
 from recovery.strategy import Duration, StrictModel, TargetModel
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -23,17 +26,22 @@ class RedisThresholds(StrictModel):
 
 
 class RedisTarget(TargetModel):
-    """``url`` names the server; credentials come beside it, never in it."""
+    """``url`` names the server; credentials come beside it, never in it.
+
+    ``runtime`` says how the server's process is stopped and started, or replaced.
+    """
 
     selectors: ClassVar[tuple[str, ...]] = ("host", "port")
 
     url: str = "redis://127.0.0.1:6379/0"
     username: str | None = None
     password: SecretStr | None = None
+    password_file: Path | None = None
     tls_ca_file: str | None = None
     role: str = Field(default="primary", pattern="^(primary|replica|any)$")
     thresholds: RedisThresholds = RedisThresholds()
     connect_timeout: Duration = 1.0
+    runtime: Runtime | None = None
 
     @field_validator("url")
     @classmethod
@@ -46,6 +54,11 @@ class RedisTarget(TargetModel):
                 "must not hold credentials: use username and password or password_file"
             )
         return url
+
+    @model_validator(mode="after")
+    def _has_one_password(self) -> Self:
+        one_of("password", self.password, self.password_file)
+        return self
 
     def is_selected_by(self, chosen: Mapping[str, Any]) -> bool:
         parts = urlsplit(self.url)

@@ -1,0 +1,133 @@
+"""A process of our own in the background, or commands that start and stop one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from recovery.deadline import Deadline
+from recovery.errors import RuntimeUnavailable, WontStart, WontStop
+from recovery.runtime import daemonize, programs
+from recovery.runtime.process import KILL_SECONDS, ProcessState, Remaining, await_end, born
+from recovery.runtime.settings import Arguments, CommandRuntime
+from recovery.statedir import state_dir
+
+CANNOT_RUN = 126
+"""From here on an exit code tells of the command itself, not of what it was asked."""
+
+
+class Command:
+    """See ``recovery.runtime.Process``."""
+
+    def __init__(self, runtime: CommandRuntime, remaining: Remaining) -> None:
+        self._runtime = runtime
+        self._remaining = remaining
+
+    @property
+    def pid_file(self) -> Path:
+        return state_dir() / "run" / f"{self._runtime.name}.pid"
+
+    def inspect(self) -> ProcessState:
+        if self._runtime.status is not None:
+            return self._asked(self._runtime.status)
+        pid = daemonize.noted(self.pid_file)
+        if pid is None:
+            return ProcessState(exists=True, detail="not running")
+        return ProcessState(
+            exists=True,
+            running=True,
+            id=daemonize.identity(pid),
+            pid=pid,
+            started_at=born(pid),
+            detail="running",
+        )
+
+    def stop(self, grace: float) -> None:
+        if not self.inspect().running:
+            return
+        patience = Deadline(min(grace, self._remaining()))
+        problem = self._ask_to_end(patience)
+        if self._ended(0 if problem else patience.left()):
+            return
+        if self._runtime.start_returns:
+            raise WontStop(problem or f"{self._runtime.name} runs on after its stop command")
+        _signal(self.pid_file, signal.SIGKILL)
+        if not self._ended(KILL_SECONDS):
+            raise WontStop(f"{self._runtime.name} runs on after KILL")
+
+    def start(self) -> None:
+        if self._runtime.start_returns:
+            answer = programs.run(self._runtime.start, self._remaining)
+            if not answer.is_good:
+                # What it wrote may hold anything; its code tells enough.
+                raise WontStart(f"the start command ended with exit code {answer.code}")
+            return
+        self._make_folder()
+        places = (str(self.pid_file), self._runtime.log_file, self._runtime.folder)
+        launcher = (sys.executable, "-I", daemonize.__file__, *places)
+        answer = programs.run((*launcher, *self._runtime.start), self._remaining, listen=True)
+        if not answer.is_good:
+            raise WontStart(f"{self._runtime.name} cannot be started: {answer.complaint}")
+
+    def restart(self, grace: float) -> None:
+        self.stop(grace)
+        self.start()
+
+    def _make_folder(self) -> None:
+        try:
+            self.pid_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise RuntimeUnavailable(f"no pid file can be written: {error}") from error
+
+    def _ended(self, seconds: float) -> bool:
+        return await_end(lambda: self.inspect().running, seconds, self._remaining)
+
+    def _asked(self, status: Arguments) -> ProcessState:
+        answer = programs.run(status, self._remaining)
+        if answer.code >= CANNOT_RUN:
+            raise RuntimeUnavailable(f"{status[0]} cannot tell: exit code {answer.code}")
+        detail = "running" if answer.is_good else f"status exits with {answer.code}"
+        return ProcessState(exists=True, running=answer.is_good, detail=detail)
+
+    def _ask_to_end(self, patience: Deadline) -> str | None:
+        """TERM or the stop command; why that was no use, if it was not."""
+        if self._runtime.stop is None:
+            _signal(self.pid_file, signal.SIGTERM)
+            return None
+        try:
+            answer = programs.run(self._runtime.stop, patience.remaining)
+        except RuntimeUnavailable as error:
+            return error.message
+        return None if answer.is_good else f"the stop command ended with exit code {answer.code}"
+
+
+def _signal(pid_file: Path, number: signal.Signals) -> None:
+    """Signal the noted process and never one that has its pid by now; KILL takes its whole group.
+
+    No error where it is gone.
+    """
+    pid = daemonize.noted(pid_file)
+    if pid is None:
+        return
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Looked at again with the process held: a pid file is about what it was.
+        if daemonize.noted(pid_file) == pid:
+            _deliver(handle, pid, number)
+    finally:
+        os.close(handle)
+
+
+def _deliver(handle: int, pid: int, number: signal.Signals) -> None:
+    try:
+        if number is signal.SIGKILL:
+            os.killpg(pid, number)
+        else:
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return

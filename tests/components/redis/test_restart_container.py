@@ -1,0 +1,133 @@
+"""``restart_container`` on a Redis that is really broken."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from pathlib import Path
+
+import pytest
+
+from recovery.components.redis.probe import probe
+from recovery.components.redis.target import RedisTarget
+from recovery.errors import NotConfigured, RuntimeUnavailable, StillUnhealthy, WrongProcess
+from recovery.runtime import DockerRuntime
+from tests.containers import SERVER, SHORT, RedisContainer, configuration, restart
+from tests.journals import MemoryJournal
+from tests.servers import RedisServer, free_port
+from tests.waiting import until
+
+
+@pytest.mark.docker
+def test_a_crashed_container_is_replaced_and_serves(
+    redis_container: RedisContainer, tmp_path: Path
+) -> None:
+    redis_container.api.update_container(redis_container.name, restart_policy={"Name": "no"})
+    redis_container.api.kill(redis_container.name, signal.SIGKILL)
+    until(lambda: not redis_container.answers())
+
+    restart(redis_container.target, MemoryJournal(tmp_path))
+
+    assert redis_container.is_filled()
+
+
+@pytest.mark.docker
+def test_one_that_ignores_term_is_killed_after_the_grace(
+    redis_container: RedisContainer, tmp_path: Path
+) -> None:
+    with redis_container.client() as client:
+        pid = client.info("server")["process_id"]
+    redis_container.run("sh", "-c", f"kill -STOP {pid}")
+    assert probe(redis_container.target, 1.0).failure_type == "unresponsive"
+
+    restart(redis_container.target, MemoryJournal(tmp_path))
+
+    aside = redis_container.inspect(f"{redis_container.name}.recovery-{SHORT}")
+    assert aside["State"]["ExitCode"] == 128 + signal.SIGKILL
+    assert redis_container.is_filled()
+
+
+@pytest.mark.docker
+def test_a_dry_run_says_every_step_and_touches_nothing(
+    redis_container: RedisContainer, tmp_path: Path
+) -> None:
+    before = redis_container.inspect()
+
+    journal = restart(redis_container.target, MemoryJournal(tmp_path, dry_run=True))
+
+    name = redis_container.name
+    aside = f"{name}.recovery-{SHORT}"
+    assert journal.texts == [
+        "own connection closed",
+        f"a copy of {name} made: {aside}-new",
+        f"{name} stopped",
+        f"{name} kept from restarting by itself",
+        f"{name} renamed to {aside}",
+        f"{aside}-new renamed to {name}",
+        f"{name} started",
+    ]
+    assert all(step.planned for step in journal.steps)
+    assert redis_container.inspect() == before
+    assert list(redis_container.family()) == [name]
+    assert not (tmp_path / "kept").exists()
+
+
+def uptime(server: RedisServer) -> int:
+    with server.client() as client:
+        return int(client.info("server")["uptime_in_seconds"])
+
+
+@pytest.mark.docker
+def test_a_policy_that_names_the_wrong_container_is_found_out(
+    redis_container: RedisContainer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    before = redis_container.inspect()
+    until(lambda: uptime(redis_server) > 3, what="it runs for long enough to tell")
+    target = redis_container.target.model_copy(update={"url": redis_server.url})
+
+    with pytest.raises(WrongProcess):
+        restart(target, MemoryJournal(tmp_path))
+
+    until(redis_container.answers, what="the old container serves")
+    assert configuration(redis_container.inspect()) == configuration(before)
+
+
+@pytest.mark.docker
+def test_a_new_one_that_is_loading_is_left_to_load(
+    redis_container: RedisContainer, tmp_path: Path
+) -> None:
+    slow = ["--key-load-delay", "50000", "--loading-process-events-interval-bytes", "1024"]
+    redis_container.remove()
+    redis_container.create({**redis_container.document(), "Cmd": [*SERVER, *slow]})
+    redis_container.start()
+    with redis_container.client() as client:
+        for number in range(100):
+            client.set(f"key:{number}", secrets.token_hex(2000))
+        # In this form of the file a server that loads it answers in between.
+        client.bgrewriteaof()
+        until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+    before = redis_container.inspect()
+
+    with pytest.raises(StillUnhealthy, match="more time"):
+        restart(redis_container.target, MemoryJournal(tmp_path, seconds=7.5))
+
+    assert redis_container.inspect()["Id"] != before["Id"]
+    until(redis_container.answers, seconds=30, what="it has loaded")
+
+
+def test_a_target_without_runtime_is_told_which_key_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(NotConfigured, match="runtime") as missing:
+        restart(RedisTarget(), MemoryJournal(tmp_path))
+
+    assert missing.value.facts == {"key": "runtime"}
+
+
+@pytest.mark.docker
+def test_an_engine_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    pytest.importorskip("docker")
+    away = DockerRuntime(
+        kind="docker", container="cache", base_url=f"tcp://127.0.0.1:{free_port()}"
+    )
+
+    with pytest.raises(RuntimeUnavailable):
+        restart(RedisTarget(runtime=away), MemoryJournal(tmp_path))

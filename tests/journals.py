@@ -1,0 +1,72 @@
+"""A journal for tests of single remedies: real keeping, a real deadline, steps in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from recovery import keeping
+from recovery.deadline import Deadline
+from recovery.events import Figure, Step
+from recovery.strategy import Scope
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class MemoryJournal:
+    """See ``recovery.strategy.Journal``."""
+
+    state_dir: Path
+    recovery_id: str = "1a2b3c4d-0000"
+    seconds: float = 60.0
+    dry_run: bool = False
+    scope: Scope = field(default_factory=Scope)
+    steps: list[Step] = field(default_factory=list)
+    watchers: dict[str, Callable[[], object]] = field(default_factory=dict)
+    deadline: Deadline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begin(self.seconds)
+
+    def begin(self, seconds: float) -> None:
+        """Count its time from now."""
+        self.seconds, self.deadline = seconds, Deadline(seconds)
+
+    def after(self, text: str, action: Callable[[], object]) -> MemoryJournal:
+        """Have something happen in the world right after the first step that holds ``text``."""
+        self.watchers[text] = action
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        return [step.text for step in self.steps]
+
+    def keep(self) -> keeping.KeptFolder:
+        return keeping.keep(self.state_dir, self.recovery_id)
+
+    def remaining(self) -> float:
+        return self.deadline.remaining()
+
+    def note(self, text: str, **figures: Figure) -> None:
+        self._write(text, figures, planned=False)
+
+    def change(self, text: str, action: Callable[[], T], **figures: Figure) -> T | None:
+        if self.dry_run:
+            self._write(text, figures, planned=True)
+            return None
+        self.remaining()
+        result = action()
+        self._write(text, figures, planned=False)
+        return result
+
+    def tell_applications(self, text: str, notice: str) -> None:
+        self.note(text, notice=notice)
+
+    def _write(self, text: str, figures: dict[str, Figure], *, planned: bool) -> None:
+        at = round(self.seconds - self.deadline.left(), 3)
+        self.steps.append(Step(text=text, at_seconds=at, figures=figures, planned=planned))
+        for awaited in [awaited for awaited in self.watchers if awaited in text]:
+            self.watchers.pop(awaited)()

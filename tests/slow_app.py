@@ -1,0 +1,25 @@
+"""The workers' application with a remedy that takes its time before it begins."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from recovery import strategy
+from workers.app import app
+
+__all__ = ["app"]
+
+SECONDS = 1.5
+
+_found = strategy.find_strategy("redis", "reconnect")
+assert _found.remedy is not None
+_remedy = _found.remedy
+
+
+def slow_remedy(*args: Any) -> None:
+    time.sleep(SECONDS)
+    _remedy(*args)
+
+
+object.__setattr__(_found, "remedy", slow_remedy)

@@ -1,0 +1,161 @@
+"""Every key of the policy: the test that shows what it changes, or the component it waits for.
+
+A key with no logic behind it is a defect; this is the list that keeps it from coming back.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E501 - a table of names, one a line
+import json
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from recovery.config import json_schema
+from recovery.config.model import policy_document
+from recovery.strategy import COMPONENTS
+
+HERE = Path(__file__).parent
+
+STRATEGY = "recovery.*.strategies.*"
+TARGETS = "recovery.*.targets"
+REDIS = "recovery.redis.targets"
+RUNTIME = "recovery.redis.targets.runtime"
+
+BEHAVIOUR = {
+    "recovery.max_attempts_per_hour": "test_three_recoveries_an_hour_and_no_more",
+    "recovery.cooldown_seconds": "test_a_failure_cools_the_target_down_and_force_passes_it",
+    "recovery.probation_seconds": "test_probation_admits_one_trial_a_cooldown_until_it_ends",
+    "recovery.effective_after_seconds": "test_a_success_that_did_not_last_counts_as_failed",
+    "recovery.queue_wait_seconds": "test_what_no_worker_takes_in_time_ends_with_an_alert_and_gives_its_attempt_back",
+    "recovery.*.priority": "test_a_strategys_priority_comes_before_its_components",
+    "recovery.*.max_attempts_per_hour": "test_a_components_limit_comes_before_everybodys",
+    "recovery.*.cooldown_seconds": "test_a_components_limit_comes_before_everybodys",
+    f"{TARGETS}.host": "test_a_target_of_one_host_is_repaired_on_that_hosts_queue",
+    f"{TARGETS}.max_attempts_per_hour": "test_a_targets_own_limit_comes_before_the_components_and_everybodys",
+    f"{TARGETS}.cooldown_seconds": "test_a_targets_own_cooldown_is_the_one_that_is_set",
+    f"{STRATEGY}.name": "test_the_ladder_follows_the_policys_order_and_ends_with_all_else_failed",
+    f"{STRATEGY}.conditions": "test_conditions_decide_which_failure_a_strategy_answers",
+    f"{STRATEGY}.auto_trigger": "test_what_must_not_start_by_itself_waits_for_a_person",
+    f"{STRATEGY}.requires_approval": "test_what_requires_approval_waits_even_when_a_person_asks",
+    f"{STRATEGY}.priority": "test_a_strategys_priority_comes_before_its_components",
+    f"{STRATEGY}.timeout_seconds": "test_a_remedy_that_overstays_is_stopped_and_says_so",
+    f"{STRATEGY}.max_retries": "test_a_remedy_is_retried_as_often_as_the_policy_says_and_later_each_time",
+    f"{STRATEGY}.backoff_seconds": "test_a_remedy_is_retried_as_often_as_the_policy_says_and_later_each_time",
+    f"{STRATEGY}.backoff_multiplier": "test_a_remedy_is_retried_as_often_as_the_policy_says_and_later_each_time",
+    "recovery.redis.strategies.reconnect.stale_after": "test_on_a_server_with_room_only_long_idle_connections_go",
+    "recovery.redis.strategies.reconnect.idle_at_least": "test_on_a_full_server_the_longest_idle_make_room",
+    "recovery.redis.strategies.reconnect.goal_percent": "test_on_a_full_server_the_longest_idle_make_room",
+    f"{REDIS}.url": "test_a_healthy_server_is_healthy_and_has_figures",
+    f"{REDIS}.username": "test_the_documented_rights_are_enough_for_probe_and_reconnect",
+    f"{REDIS}.password": "test_a_refused_password_is_an_auth_failure",
+    f"{REDIS}.password_file": "test_a_password_from_a_file_is_read_when_it_is_needed",
+    f"{REDIS}.tls_ca_file": "test_a_server_behind_tls_is_probed_and_trusted_by_its_own_authority",
+    f"{REDIS}.role": "test_a_replica_where_a_primary_is_expected_is_read_only",
+    f"{REDIS}.connect_timeout": "test_a_server_that_drops_packets_is_a_connection_timeout",
+    f"{REDIS}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
+    f"{REDIS}.thresholds.memory_percent": "test_used_up_memory_is_pressure",
+    f"{REDIS}.thresholds.clients_percent": "test_clients_near_the_limit_are_named_before_it_is_reached",
+    f"{RUNTIME}.kind": "test_a_target_without_runtime_is_told_which_key_is_missing",
+    f"{RUNTIME}.container": "test_a_crashed_container_is_replaced_and_serves",
+    f"{RUNTIME}.labels": "test_a_container_is_found_by_its_labels_and_what_is_aside_is_not",
+    f"{RUNTIME}.base_url": "test_an_engine_that_is_away_is_unavailable",
+    f"{RUNTIME}.unit": "test_a_unit_is_seen_started_and_stopped",
+    f"{RUNTIME}.scope": "test_a_unit_is_seen_started_and_stopped",
+    f"{RUNTIME}.program": "test_a_program_is_seen_stopped_and_started",
+    f"{RUNTIME}.url": "test_a_program_is_seen_stopped_and_started",
+    f"{RUNTIME}.username": "test_a_password_is_sent_beside_the_url",
+    f"{RUNTIME}.password": "test_a_password_is_sent_beside_the_url",
+    f"{RUNTIME}.name": "test_a_server_is_started_in_the_background_seen_and_stopped",
+    f"{RUNTIME}.start": "test_a_server_is_started_in_the_background_seen_and_stopped",
+    f"{RUNTIME}.stop": "test_commands_that_return_are_believed_only_by_their_status",
+    f"{RUNTIME}.status": "test_commands_that_return_are_believed_only_by_their_status",
+    f"{RUNTIME}.start_returns": "test_commands_that_return_are_believed_only_by_their_status",
+    f"{RUNTIME}.folder": "test_the_workers_own_settings_do_not_reach_the_process",
+    f"{RUNTIME}.log_file": "test_a_server_is_started_in_the_background_seen_and_stopped",
+    "recovery.redis.strategies.restart_container.stop_grace": "test_one_that_ignores_term_is_killed_after_the_grace",
+    "alerting.enabled": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
+    "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
+    "alerting.alert_on_cooldown": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
+    "alerting.alert_on_degraded_mode": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
+    "alerting.severity_mapping": "test_the_severity_of_an_alert_follows_the_policys_mapping",
+    "degraded_modes.available_capabilities": "test_capabilities_are_what_the_mode_lists",
+    "degraded_modes.unavailable_capabilities": "test_capabilities_are_what_the_mode_lists",
+    "audit.enabled": "test_a_policy_without_an_audit_trail_counts_and_writes_no_entry",
+    "audit.audit_file": "test_where_the_files_lie_is_the_policys_choice",
+    "audit.compression_enabled": "test_compression_is_the_policys_choice",
+    "audit.takeover_after": "test_a_silent_host_is_given_up",
+    "audit.retention_days": "test_files_past_their_retention_go_the_oldest_first_and_the_rest_is_still_proved",
+    "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
+    "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
+    "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
+    "failsafe.enabled": "test_a_guard_is_started_where_the_policy_wants_one",
+    "failsafe.after_seconds": "test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while",
+    "failsafe.interval_seconds": "test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it",
+    "failsafe.unbound_host": "test_a_target_of_no_host_belongs_to_the_one_that_the_policy_names",
+    "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
+}
+
+WAITING = {
+    "alerting.channels": "delivery to Alertmanager",
+    "integration.prometheus_alertmanager": "delivery to Alertmanager",
+    "integration.alert_on_recovery": "delivery to Alertmanager",
+    "integration.health_check_integration": "scheduled probes",
+    "integration.health_check_interval_seconds": "scheduled probes",
+    "integration.metrics_export_interval_seconds": "the metrics endpoint",
+    "integration.export_recovery_metrics": "the metrics endpoint",
+    "integration.chromadb_rollback_enabled": "chromadb",
+    "integration.snapshot_dir": "chromadb",
+    "recovery.chromadb.strategies.snapshot_rollback.script": "chromadb",
+    "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
+    "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
+    "recovery.system.strategies.disk_cleanup.thresholds.disk_usage_percent": "system",
+    "recovery.system.strategies.disk_cleanup.cleanup_paths": "system",
+    "recovery.system.strategies.disk_cleanup.preserve_days": "system",
+    "recovery.system.strategies.memory_gc.thresholds.memory_usage_percent": "system",
+}
+
+
+def keys(annotation: Any, path: str = "") -> Iterator[str]:
+    """Every key below an annotation; a strategy's are under its name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        name = annotation.model_fields.get("name")
+        tag = typing.get_args(name.annotation) if name else ()
+        base = f"{path}.{tag[0]}" if tag else path
+        for key, field in annotation.model_fields.items():
+            below = f"{base}.{key}".lstrip(".")
+            yield from list(keys(field.annotation, below)) or [below]
+        return
+    for inner in typing.get_args(annotation):
+        yield from keys(inner, path)
+
+
+def shortened(key: str) -> str:
+    """A key that every component or every strategy has, written once."""
+    components = "|".join(COMPONENTS)
+    wide = re.sub(rf"^recovery\.({components})\.strategies\.\w+\.", f"{STRATEGY}.", key)
+    wide = re.sub(rf"^recovery\.({components})\.", "recovery.*.", wide)
+    return wide if wide in BEHAVIOUR else key
+
+
+def test_every_key_changes_something_or_says_what_it_waits_for() -> None:
+    found = {shortened(key) for key in keys(policy_document())}
+
+    assert found == set(BEHAVIOUR) | set(WAITING)
+    assert not set(BEHAVIOUR) & set(WAITING)
+
+
+def test_every_test_named_here_exists() -> None:
+    text = "\n".join(path.read_text() for path in HERE.rglob("test_*.py"))
+
+    assert [name for name in set(BEHAVIOUR.values()) if f"def {name}(" not in text] == []
+
+
+def test_the_published_schema_is_the_current_one() -> None:
+    published = json.loads((HERE.parent / "recovery_config.schema.json").read_text())
+
+    assert published == json_schema(), "run: recovery config schema > recovery_config.schema.json"
