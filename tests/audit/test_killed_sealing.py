@@ -54,7 +54,7 @@ steps = some.lists(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=steps, compressed=some.booleans())
 def test_whatever_is_written_sealed_and_killed_in_any_order_every_entry_is_there_once(
@@ -98,7 +98,7 @@ def test_killed_at_one_line_after_the_other(trail: Trail, tmp_path: Path) -> Non
         assert here.waiting() == 0
         assert here.read() == here.expected(), line
         assert here.verify().findings == [], line
-        line += 11
+        line += 37
 
 
 def test_killed_while_files_past_their_retention_are_removed(trail: Trail, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_killed_while_files_past_their_retention_are_removed(trail: Trail, tmp_p
         here.seal()
         assert here.files() == []
         assert here.verify().findings == [], line
-        line += 11
+        line += 37
 
 
 def test_killed_at_random_moments_again_and_again(trail: Trail) -> None:
