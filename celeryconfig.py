@@ -49,6 +49,7 @@ task_routes: dict[str, dict[str, str]] = {
     "recovery.follow_decisions": {"queue": "maintenance"},
     "recovery.close_refused_bursts": {"queue": "maintenance"},
     "recovery.seal_audit": {"queue": "maintenance"},
+    "recovery.visit_hosts": {"queue": "maintenance"},
     **{f"recovery.{name}.*": {"queue": name} for name in _COMPONENTS},
 }
 
@@ -133,6 +134,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "task": "recovery.close_refused_bursts",
         "schedule": 30.0,
         "options": {"expires": 30.0, "ignore_result": True},
+    },
+    "visit-hosts": {
+        "task": "recovery.visit_hosts",
+        "schedule": 300.0,
+        "options": {"expires": 300.0, "ignore_result": True},
     },
     # A day is sealed within the hour after its end, and a seal that failed is tried again.
     "seal-audit": {

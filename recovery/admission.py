@@ -27,6 +27,7 @@ class Mode(StrEnum):
     ADMIT = "admit"
     HOLD = "hold"
     RESUME = "resume"
+    UNDO = "undo"
     REHEARSE = "rehearse"
 
 

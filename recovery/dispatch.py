@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from recovery import reconcile
+from recovery import holdings, reconcile
 from recovery.admission import Mode, StaleLease, ask
 from recovery.controlplane import reachable
-from recovery.errors import InvalidEvent
+from recovery.errors import InvalidEvent, NotKept, UnknownRecovery
 from recovery.events import (
     Assignment,
     Decision,
@@ -55,6 +55,8 @@ def dispatch(
     """Decide about one message; raises ``ControlPlaneUnavailable`` only."""
     try:
         event = read_event(recovery_id, message, policy)
+        if event.undo_of is not None:
+            return _undo(control, policy, event)
         strategy = _choose(control, policy, event)
         if isinstance(strategy, NoRemedy):
             return Dispatched(
@@ -95,7 +97,10 @@ def admit(
     if answer.admitted or _was_never_sent(answer):
         followed.append(
             Assignment(
-                recovery_id=event.id, target=event.target, strategy=answer.strategy or strategy
+                recovery_id=event.id,
+                target=event.target,
+                strategy=answer.strategy or strategy,
+                host=event.host,
             )
         )
     return Dispatched(decision=answer, event=event, assignments=tuple(followed))
@@ -104,6 +109,29 @@ def admit(
 def _was_never_sent(answer: Decision) -> bool:
     """A known id still in its queue: whoever admitted it may have died before sending."""
     return answer.verdict is Verdict.DUPLICATE and answer.detail == State.QUEUED
+
+
+def _undo(control: ControlPlane, policy: Policy, event: FailureEvent) -> Dispatched:
+    """An undo has its original's strategy and host; raises ``InvalidEvent``."""
+    try:
+        kept = holdings.find(control, event.undo_of or "")
+    except (UnknownRecovery, NotKept) as error:
+        decision = _reject(control, policy, event, Refusal.NOT_KEPT, error.message)
+        return Dispatched(decision=decision, event=event)
+    if kept.target != str(event.target):
+        raise InvalidEvent(
+            f"recovery {kept.recovery_id} was one of {kept.target}, not of {event.target}",
+            {"field": "target", "value": str(event.target)},
+        )
+    strategy = policy.strategy(event.target.component, kept.strategy)
+    if strategy.declaration.undo is None:
+        detail = f"{strategy.declaration.full_name} cannot be undone"
+        return Dispatched(
+            decision=_reject(control, policy, event, Refusal.NO_REMEDY, detail), event=event
+        )
+    known = replace(event, undo_of=kept.recovery_id, strategy=kept.strategy, host=kept.host)
+    mode = Mode.REHEARSE if event.dry_run else Mode.UNDO
+    return admit(control, policy, known, strategy.name, mode, force=True)
 
 
 def _mode(event: FailureEvent, strategy: StrategyPolicy) -> Mode:
@@ -120,11 +148,8 @@ def _choose(
 ) -> StrategyPolicy | NoRemedy:
     if event.strategy is not None:
         asked_for = policy.strategy(event.target.component, event.strategy)
-        if not asked_for.declaration.is_available:
-            return NoRemedy(
-                detail=f"this release cannot run {asked_for.declaration.full_name}",
-                needs_person=False,
-            )
+        if asked_for.obstacle is not None:
+            return NoRemedy(detail=asked_for.obstacle, needs_person=False)
         return asked_for
     failure = _failure_type(event)
     rungs = ladder(policy.component(event.target.component).strategies, failure)
@@ -193,6 +218,19 @@ def _reject_invalid(
 def _reject_unserved(
     control: ControlPlane, policy: Policy, event: FailureEvent, none: NoRemedy
 ) -> Decision:
+    reason, needs_person = Refusal.NO_REMEDY, none.needs_person
+    return _reject(control, policy, event, reason, none.detail, needs_person=needs_person)
+
+
+def _reject(
+    control: ControlPlane,
+    policy: Policy,
+    event: FailureEvent,
+    reason: Refusal,
+    detail: str,
+    *,
+    needs_person: bool = False,
+) -> Decision:
     target = event.target
     control.run(
         "reject",
@@ -200,11 +238,9 @@ def _reject_unserved(
         str(target),
         target.component,
         event.strategy or "",
-        Refusal.NO_REMEDY,
-        none.detail,
-        int(none.needs_person),
+        reason,
+        detail,
+        int(needs_person),
         int(policy.audit.enabled),
     )
-    return Decision(
-        recovery_id=event.id, verdict=Verdict.REFUSED, reason=Refusal.NO_REMEDY, detail=none.detail
-    )
+    return Decision(recovery_id=event.id, verdict=Verdict.REFUSED, reason=reason, detail=detail)

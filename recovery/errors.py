@@ -26,6 +26,8 @@ RecoveryError
     ├── WontStart             it cannot be started, or ends at once
     ├── NeverReady            it was started and did not get ready in time
     ├── WrongProcess          what answers is not what was started: the policy names another
+    ├── NotKept               what is to be brought back is not there: undone, discarded, lost
+    ├── WouldOverwrite        what is to be brought back has newer data under the same names
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -184,6 +186,17 @@ class NeverReady(RemedyError):
 
 class WrongProcess(RemedyError):
     code = "wrong_process"
+
+
+class NotKept(RemedyError):
+    """``facts``: ``id``, and ``kept``, the ids of which something is."""
+
+    code = "not_kept"
+    exit_code = 3
+
+
+class WouldOverwrite(RemedyError):
+    code = "would_overwrite"
 
 
 class WorkerLost(RemedyError):

@@ -63,6 +63,8 @@ class Result(StrEnum):
     DENIED = "denied"
     EXPIRED = "expired"
     UNCLAIMED = "unclaimed"
+    UNDONE = "undone"
+    NOT_UNDONE = "not_undone"
 
     @property
     def is_attempt(self) -> bool:
@@ -71,7 +73,7 @@ class Result(StrEnum):
 
     @property
     def is_good(self) -> bool:
-        return self in (Result.RECOVERED, Result.NOT_NEEDED, Result.DRY_RUN)
+        return self in (Result.RECOVERED, Result.NOT_NEEDED, Result.DRY_RUN, Result.UNDONE)
 
 
 class Verdict(StrEnum):
@@ -91,6 +93,7 @@ class Refusal(StrEnum):
     BUSY = "busy"
     AWAITING_APPROVAL = "awaiting_approval"
     NO_REMEDY = "no_remedy"
+    NOT_KEPT = "not_kept"
     INVALID = "invalid"
 
 
@@ -128,12 +131,19 @@ _SAID = (
     "require_approval",
     "dry_run",
     "force",
+    "undo_of",
+    "overwrite",
+    "host",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureEvent:
-    """Something broke, or a person wants a remedy run. Names things; never defines them."""
+    """Something broke, or a person wants a remedy run. Names things; never defines them.
+
+    ``undo_of``: the recovery to undo; its strategy is then this event's, and ``host`` the one on
+    which it kept what it deleted. ``overwrite``: newer data under the same names may be replaced.
+    """
 
     id: str
     target: TargetRef
@@ -147,6 +157,9 @@ class FailureEvent:
     require_approval: bool = False
     dry_run: bool = False
     force: bool = False
+    undo_of: str | None = None
+    overwrite: bool = False
+    host: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Without the fields that say nothing, to keep stored events small."""
@@ -271,8 +284,12 @@ class PastOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """An admitted recovery on its way to the worker that runs its strategy."""
+    """An admitted recovery on its way to the worker that runs its strategy.
+
+    ``host``: the only one that can run it, because what it needs is kept there.
+    """
 
     recovery_id: str
     target: TargetRef
     strategy: str
+    host: str | None = None

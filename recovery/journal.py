@@ -40,9 +40,13 @@ class RecordingJournal:
         keeper: Callable[[], Kept],
         scope: Scope,
         dry_run: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self.scope = scope
         self.dry_run = dry_run
+        self.overwrite = overwrite
+        self.own_prefix = control.prefix
+        self.has_changed = False
         self.keep = keeper
         self.steps: list[Step] = []
         self._control = control
@@ -62,6 +66,7 @@ class RecordingJournal:
             self._write(text, figures, planned=True)
             return None
         self.remaining()
+        self.has_changed = True
         result = action()
         self._write(text, figures, planned=False)
         return result

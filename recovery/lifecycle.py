@@ -1,21 +1,23 @@
 """What happens around every remedy: claim, probe, act, probe, conclude.
 
-A recovery is a success only when a probe of the real target says so. Everything here may be
-killed at any line: what must not happen twice is written down before and after it happens, and
-whoever resumes the recovery reads that first.
+A recovery is a success only when a probe of the real target says so. An undo goes the same way; it
+is a success when what was removed is verified to be back, whatever that does to the target.
+Everything here may be killed at any line: what must not happen twice is written down before and
+after it happens, and whoever resumes the recovery reads that first.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import evidence, keeping, records
+from recovery import evidence, holdings, records
 from recovery import lease as leases
 from recovery.conclusion import Conclusion, conclude
 from recovery.config import Environment
@@ -24,14 +26,16 @@ from recovery.errors import (
     ControlPlaneUnavailable,
     DeadlineExceeded,
     LeaseLost,
+    NotKept,
     RemedyCrashed,
     RemedyError,
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
 from recovery.journal import RecordingJournal
+from recovery.keeping import KeptFolder, KeptState
 from recovery.messages import FIGURES
-from recovery.strategy import find_probe
+from recovery.strategy import Scope, find_probe, find_undo
 
 if TYPE_CHECKING:
     from recovery.config import Policy, StrategyPolicy
@@ -53,6 +57,7 @@ class RetryLater:
 
     countdown: float
     error: RemedyError
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +123,9 @@ class _Attempt:
         self.stopped_by = stopped_by
         self.target: TargetModel = policy.target(record.target)
         self.probe = find_probe(record.target.component)
+        self.shelf = holdings.shelf(control, policy, Environment.read())
+        # A remedy that was not asked to say so is taken to have changed something.
+        self.has_changed = True
         self.attempts = record.attempts
         self.before = record.before
         self._spent_before = _seconds_between(record.started_ms, lease.claimed_ms)
@@ -127,6 +135,8 @@ class _Attempt:
 
     def run(self) -> Ending:
         found = self._observe()
+        if self.record.event.undo_of is not None:
+            return self._undo()
         if found.healthy and not self._must_act():
             acted = self.record.stage is not None and self.attempts > 0
             return self._conclude(Result.RECOVERED if acted else Result.NOT_NEEDED, after=found)
@@ -136,6 +146,15 @@ class _Attempt:
             if self.record.dry_run:
                 return self._conclude(Result.DRY_RUN if error is None else Result.FAILED, error)
         return self._judge(error)
+
+    def _undo(self) -> Ending:
+        error = None if self.record.stage is Stage.ACTED else self._act()
+        after = self._probe()
+        if self.record.dry_run:
+            return self._conclude(Result.DRY_RUN if error is None else Result.NOT_UNDONE, error)
+        if error is None:
+            return self._conclude(Result.UNDONE, after=after)
+        return self._retry(error) or self._conclude(Result.NOT_UNDONE, error, after)
 
     def _observe(self) -> ProbeReport:
         """Probe before acting; the first report of a recovery is the one it is measured against."""
@@ -150,9 +169,12 @@ class _Attempt:
         return found
 
     def _must_act(self) -> bool:
-        """A healthy target is left alone, unless a person insists or only wants a rehearsal."""
+        """A healthy target is left alone, unless a person insists or only wants a rehearsal, or
+        the remedy finds out by itself what the probe cannot see."""
+        if self.record.stage is Stage.ACTED:
+            return False
         insisted = self.record.event.force or self.record.forced or self.record.dry_run
-        return insisted and self.record.stage is not Stage.ACTED
+        return insisted or self.strategy.declaration.judges_itself
 
     def _act(self) -> RemedyError | None:
         self.attempts += 1
@@ -167,46 +189,103 @@ class _Attempt:
         return error
 
     def _perform(self) -> RemedyError | None:
+        full_name = self.strategy.declaration.full_name
+        with ExitStack() as folders:
+            try:
+                if self.record.event.undo_of is not None:
+                    self._bring_back(self.record.event.undo_of, folders)
+                else:
+                    self._remedy(folders)
+            except RemedyError as error:
+                return error
+            except LeaseLost:
+                raise
+            except self.stopped_by:
+                return DeadlineExceeded(f"stopped at its {self.strategy.timeout_seconds:g} s")
+            except Exception as error:
+                log.exception("remedy crashed")
+                return RemedyCrashed(f"{type(error).__name__} in {full_name}")
+        return None
+
+    def _remedy(self, folders: ExitStack) -> None:
         declaration = self.strategy.declaration
+        if declaration.remedy is None:
+            raise RemedyError(f"this release cannot run {declaration.full_name}")
         context = {k: v for k, v in self.record.event.context.items() if k != FIGURES}
-        journal = RecordingJournal(
+        journal = self._journal(folders, declaration.scope.model_validate(context))
+        self.has_changed = False
+        try:
+            declaration.remedy(self.target, self.strategy.parameters, journal)
+        finally:
+            self.has_changed = journal.has_changed
+
+    def _bring_back(self, undo_of: str, folders: ExitStack) -> None:
+        undo = find_undo(self.record.target.component, self.strategy.name)
+        if undo is None:
+            raise RemedyError(f"{self.strategy.declaration.full_name} cannot be undone")
+        kept = self.shelf.open(undo_of)
+        folders.callback(kept.close)
+        if kept.state is not KeptState.AVAILABLE:
+            # It was this one, when it was killed before it could say so.
+            if kept.undone_by == self.record.id:
+                return
+            by = f" by {kept.undone_by}" if kept.undone_by else ""
+            raise NotKept(f"recovery {undo_of} was {kept.state.value} already{by}")
+        undo(self.target, self.strategy.parameters, self._journal(folders, Scope()), kept)
+        if not self.record.dry_run:
+            kept.mark(KeptState.UNDONE, self.record.id)
+
+    def _journal(self, folders: ExitStack, scope: Scope) -> RecordingJournal:
+        return RecordingJournal(
             self.control,
             self.record.id,
             self.record.target,
             deadline=self.deadline,
-            keeper=lambda: keeping.keep(Environment.read().state_dir, self.record.id),
-            scope=declaration.scope.model_validate(context),
+            keeper=lambda: self._keep(folders),
+            scope=scope,
             dry_run=self.record.dry_run,
+            overwrite=self.record.event.overwrite,
         )
-        if declaration.remedy is None:
-            return RemedyError(f"this release cannot run {declaration.full_name}")
+
+    def _keep(self, folders: ExitStack) -> KeptFolder:
+        """Open this recovery's folder, and bind the recovery to the host that has it."""
+        kept = self.shelf.keep(
+            self.record.id,
+            target=str(self.record.target),
+            strategy=self.strategy.name,
+            now_ms=self.lease.claimed_ms,
+        )
+        folders.callback(kept.close)
         try:
-            declaration.remedy(self.target, self.strategy.parameters, journal)
-        except RemedyError as error:
-            return error
-        except self.stopped_by:
-            return DeadlineExceeded(f"stopped at its {self.strategy.timeout_seconds:g} s")
-        except Exception as error:
-            log.exception("remedy crashed")
-            return RemedyCrashed(f"{type(error).__name__} in {declaration.full_name}")
-        return None
+            self.lease.write({"host": self.shelf.host})
+        except ControlPlaneUnavailable as away:
+            log.warning("host not stored", error=str(away))
+        return kept
 
     def _judge(self, error: RemedyError | None) -> Ending:
         """Ask the target itself; a remedy that reported no error has proved nothing yet."""
         after = self._probe()
         if after.healthy and error is None:
-            return self._conclude(Result.RECOVERED, after=after)
+            idle = self.record.attempts == 0 and not self.has_changed
+            was_healthy = self.before is not None and self.before.healthy
+            result = Result.NOT_NEEDED if idle and was_healthy else Result.RECOVERED
+            return self._conclude(result, after=after)
         if error is None:
             error = StillUnhealthy(f"the probe still finds {after.failure_type}: {after.summary}")
         if self.deadline.left() <= 0 and not isinstance(error, DeadlineExceeded):
             error = DeadlineExceeded(f"{error} ({self.strategy.timeout_seconds:g} s are over)")
+        return self._retry(error) or self._conclude(Result.FAILED, error, after)
+
+    def _retry(self, error: RemedyError) -> RetryLater | None:
+        """Hold the target for another attempt where one is left and may help."""
         countdown = self._countdown()
         may_retry = error.transient and self.attempts <= self.strategy.max_retries
-        if may_retry and countdown < self.deadline.left():
-            self.lease.write({"stage": Stage.CLAIMED.value})
-            self.lease.await_retry(countdown)
-            return RetryLater(countdown=countdown, error=error)
-        return self._conclude(Result.FAILED, error, after)
+        if not may_retry or countdown >= self.deadline.left():
+            return None
+        self.lease.write({"stage": Stage.CLAIMED.value})
+        self.lease.await_retry(countdown)
+        host = records.load(self.control, self.record.id).bound_to
+        return RetryLater(countdown=countdown, error=error, host=host)
 
     def _countdown(self) -> float:
         factor: float = self.strategy.backoff_multiplier ** (self.attempts - 1)
@@ -270,7 +349,9 @@ def _seconds_between(earlier_ms: int | None, later_ms: int) -> float:
 
 def _sentence(record: records.Recovery, outcome: Outcome) -> str:
     """What happened, to what, why, how long it took and which figure proves it: one sentence."""
-    reason = record.event.failure_type or f"asked for by {record.event.by or 'a person'}"
+    event = record.event
+    undo = f"the undo of {event.undo_of}" if event.undo_of else None
+    reason = undo or event.failure_type or f"asked for by {event.by or 'a person'}"
     proof = outcome.after or outcome.before
     found = f"; the probe finds it {proof.failure_type or 'healthy'}" if proof else ""
     figures = f" ({proof.summary})" if proof and proof.summary else ""

@@ -46,6 +46,8 @@ class EventMessage(StrictModel):
     require_approval: bool = False
     dry_run: bool = False
     force: bool = False
+    undo_of: Word | None = None
+    overwrite: bool = False
 
 
 def read_event(recovery_id: str, message: Mapping[str, Any], policy: Policy) -> FailureEvent:
@@ -54,7 +56,9 @@ def read_event(recovery_id: str, message: Mapping[str, Any], policy: Policy) -> 
     if checked.component not in COMPONENTS:
         raise unknown("component", checked.component, COMPONENTS)
     component = policy.component(checked.component)
-    if checked.failure_type is None and checked.strategy is None:
+    if checked.undo_of is not None:
+        _check_undo(checked)
+    elif checked.failure_type is None and checked.strategy is None:
         raise InvalidEvent(
             "an event needs a failure_type or a strategy",
             {"field": "failure_type", "allowed": sorted(policy.failure_types(component.name))},
@@ -65,6 +69,8 @@ def read_event(recovery_id: str, message: Mapping[str, Any], policy: Policy) -> 
             raise unknown("failure type", checked.failure_type, allowed)
     if checked.strategy is not None:
         policy.strategy(component.name, checked.strategy)
+    if checked.overwrite and checked.undo_of is None:
+        raise InvalidEvent("overwrite belongs to an undo", {"field": "overwrite"})
     if checked.force and not checked.reason:
         raise InvalidEvent("force needs a reason", {"field": "reason"})
     target, context = _pick_target(checked, policy)
@@ -81,6 +87,8 @@ def read_event(recovery_id: str, message: Mapping[str, Any], policy: Policy) -> 
         require_approval=checked.require_approval,
         dry_run=checked.dry_run,
         force=checked.force,
+        undo_of=checked.undo_of,
+        overwrite=checked.overwrite,
     )
 
 
@@ -115,6 +123,21 @@ def check_shape(message: Mapping[str, Any]) -> EventMessage:
         return EventMessage.model_validate(dict(message))
     except ValidationError as error:
         raise _explain(error, "event", sorted(EventMessage.model_fields)) from error
+
+
+def _check_undo(checked: EventMessage) -> None:
+    """An undo says which recovery and nothing else: strategy and host are those of the original."""
+    for name in ("failure_type", "strategy", "context", "require_approval", "force"):
+        if getattr(checked, name):
+            raise InvalidEvent(
+                f"an undo names the recovery alone: {name} cannot be said with undo_of",
+                {"field": name},
+            )
+    if checked.source not in (Source.CLI, Source.API):
+        raise InvalidEvent(
+            f"an undo is a person's decision, never one of {checked.source.value}",
+            {"field": "source", "value": checked.source.value},
+        )
 
 
 def _pick_target(checked: EventMessage, policy: Policy) -> tuple[TargetRef, dict[str, Any]]:

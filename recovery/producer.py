@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from recovery.config import Policy
+    from recovery.keeping import KeptEntry
 
 RECOVER = "recovery.recover"
 FOLLOW_APPROVAL = "recovery.follow_approval"
@@ -70,12 +71,36 @@ def trigger(
         "dry_run": dry_run,
         "force": force,
     }
-    message = {name: value for name, value in said.items() if value}
-    message |= {"component": component, "source": Source(source).value}
-    check_shape(message)
-    identity = recovery_id or str(uuid4())
-    _send(app or celery_app(), RECOVER, message, queue=DISPATCH_QUEUE, task_id=identity)
-    return identity
+    return _ask(component, said, source, recovery_id, app)
+
+
+def undo(
+    kept: KeptEntry,
+    *,
+    overwrite: bool = False,
+    source: Source = Source.API,
+    correlation_id: str | None = None,
+    by: str | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+    recovery_id: str | None = None,
+    app: Celery | None = None,
+) -> str:
+    """Ask for what a recovery removed to be brought back, and return the undo's own id at once.
+
+    ``kept`` comes from ``recovery.holdings.find``. Raises like ``trigger``.
+    """
+    target = TargetRef.parse(kept.target)
+    said: dict[str, Any] = {
+        "target": target.name,
+        "undo_of": kept.recovery_id,
+        "overwrite": overwrite,
+        "correlation_id": correlation_id,
+        "by": by,
+        "reason": reason,
+        "dry_run": dry_run,
+    }
+    return _ask(target.component, said, source, recovery_id, app)
 
 
 def assign(assignment: Assignment, policy: Policy, app: Celery) -> None:
@@ -87,7 +112,7 @@ def assign(assignment: Assignment, policy: Policy, app: Celery) -> None:
         app,
         task_name(target.component, assignment.strategy),
         {"recovery_id": assignment.recovery_id, "target": str(target)},
-        queue=queue_of(policy, target),
+        queue=queue_of(policy, target, assignment.host),
         task_id=None,
         soft_time_limit=soft,
         time_limit=hard,
@@ -104,9 +129,10 @@ def task_name(component: str, strategy: str) -> str:
     return f"recovery.{component}.{strategy}"
 
 
-def queue_of(policy: Policy, target: TargetRef) -> str:
-    """The component's queue, or that of the one host where the target can be repaired."""
-    host = policy.target(target).host
+def queue_of(policy: Policy, target: TargetRef, bound_to: str | None = None) -> str:
+    """The component's queue, or that of the one host that can run it: the target's, or the one
+    that keeps what the recovery needs."""
+    host = bound_to or policy.target(target).host
     return f"{target.component}.{host}" if host else target.component
 
 
@@ -117,6 +143,21 @@ def time_limits(timeout_seconds: float) -> tuple[float, float]:
     prove and conclude; the hard one kills a pool process that even then does not end.
     """
     return timeout_seconds + 1.0, timeout_seconds + 30.0
+
+
+def _ask(
+    component: str,
+    said: Mapping[str, Any],
+    source: Source,
+    recovery_id: str | None,
+    app: Celery | None,
+) -> str:
+    message = {name: value for name, value in said.items() if value}
+    message |= {"component": component, "source": Source(source).value}
+    check_shape(message)
+    identity = recovery_id or str(uuid4())
+    _send(app or celery_app(), RECOVER, message, queue=DISPATCH_QUEUE, task_id=identity)
+    return identity
 
 
 @cache

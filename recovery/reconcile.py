@@ -44,9 +44,12 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
         RESUMPTIONS,
     )
     if answer in ("resend", "resume"):
-        return (Assignment(recovery_id=recovery_id, target=target, strategy=strategy),)
+        host = records.load(control, recovery_id).bound_to
+        return (Assignment(recovery_id=recovery_id, target=target, strategy=strategy, host=host),)
     if answer == "unclaimed":
         waited = policy.limits(target).queue_wait_seconds
+        host = records.load(control, recovery_id).bound_to
+        worker = f"worker of {host}" if host else "worker"
         _give_up(
             control,
             policy,
@@ -54,7 +57,7 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
             Outcome(
                 result=Result.UNCLAIMED,
                 error="unclaimed",
-                detail=f"no worker took it from its queue within {waited:g} s",
+                detail=f"no {worker} took it from its queue within {waited:g} s",
             ),
         )
     elif answer == "dead":
@@ -116,8 +119,9 @@ def _pending(control: ControlPlane) -> tuple[records.Recovery, ...]:
 
 def _give_up(control: ControlPlane, policy: Policy, recovery_id: str, outcome: Outcome) -> None:
     record = records.load(control, recovery_id)
+    is_undo = record.event.undo_of is not None
     known_before = Outcome(
-        result=outcome.result,
+        result=Result.NOT_UNDONE if is_undo else outcome.result,
         error=outcome.error,
         detail=outcome.detail,
         before=record.before,

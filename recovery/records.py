@@ -31,6 +31,7 @@ _POLL_SECONDS = 0.05
 class Recovery:
     """One run of one strategy. Times are epoch milliseconds of the control plane's clock.
 
+    ``host``: the one that keeps what this recovery removed; only there it can be resumed.
     ``budget_ms``: since when the strategy's time runs; later than ``started_ms`` where another
     worker took over from a dead one.
     """
@@ -44,6 +45,7 @@ class Recovery:
     resumed: int = 0
     dry_run: bool = False
     holder: str | None = None
+    host: str | None = None
     before: ProbeReport | None = None
     outcome: Outcome | None = None
     level: int = 1
@@ -60,6 +62,11 @@ class Recovery:
     def target(self) -> TargetRef:
         return self.event.target
 
+    @property
+    def bound_to(self) -> str | None:
+        """The one host that can run it, where there is one."""
+        return self.host or self.event.host
+
     @classmethod
     def from_hash(cls, recovery_id: str, stored: Mapping[str, str]) -> Self:
         before, outcome = stored.get("before"), stored.get("outcome")
@@ -73,6 +80,7 @@ class Recovery:
             resumed=int(stored.get("resumed", 0)),
             dry_run="dry_run" in stored,
             holder=stored.get("holder"),
+            host=stored.get("host"),
             before=ProbeReport.from_dict(json.loads(before)) if before else None,
             outcome=Outcome.from_dict(json.loads(outcome)) if outcome else None,
             level=int(stored.get("level", 1)),

@@ -24,11 +24,11 @@ def ladder(
 ) -> tuple[StrategyPolicy, ...]:
     """The strategies for a failure type in the order in which they are tried.
 
-    A strategy that this release cannot run is no rung: a ladder must not end in a hole.
+    A strategy that cannot run as it is configured is no rung: a ladder must not end in a hole.
     """
     if not failure.remediable:
         return ()
-    usable = [strategy for strategy in strategies if strategy.declaration.is_available]
+    usable = [strategy for strategy in strategies if strategy.obstacle is None]
     names = {failure.name, failure.is_a} - {None}
     first = [strategy for strategy in usable if names & set(strategy.conditions)]
     last = [

@@ -51,6 +51,10 @@ class StrictModel(BaseModel):
 class Parameters(StrictModel):
     """The keys that a strategy's own block of the policy may hold beside the common ones."""
 
+    def lack(self) -> str | None:
+        """What the policy must say before the strategy can run; None where it can."""
+        return None
+
 
 class Scope(StrictModel):
     """What an event's context may say to this strategy: a smaller scope, never a new remedy."""
@@ -100,6 +104,10 @@ class Journal(Protocol):
     dry_run: bool
     scope: Scope
     recovery_id: str
+    overwrite: bool
+    """Whether an undo may replace newer data, which it then keeps first."""
+    own_prefix: str
+    """What every key of the control plane begins with, wherever it is found."""
 
     def keep(self) -> Kept:
         """Where this recovery puts aside what it deletes or replaces; raises ``NothingKept``."""
@@ -126,7 +134,7 @@ Remedy = Callable[[Any, Any, Journal], None]
 Undo = Callable[[Any, Any, Journal, Kept], None]
 """Target, parameters, journal, what is kept: bring it back, or raise a ``RemedyError``."""
 Discard = Callable[[Any, Any, Kept], None]
-"""Give up what is kept outside its folder, once its retention has ended."""
+"""Give up what is kept outside its folder, once its retention has ended; may be called again."""
 Probe = Callable[[Any, float], ProbeReport]
 Evidence = Callable[[Any, float], dict[str, Any]]
 
@@ -152,8 +160,10 @@ class Strategy:
     """A named remedy of a component; ``remedy`` is None where this release only knows its name.
 
     ``safe_alone``: a host may run it without the control plane's leave, as nothing is lost and
-    nothing harmed when two do so at once. ``undo`` and ``discard`` are ``module:function``
-    references to an ``Undo`` and a ``Discard``, imported when first used.
+    nothing harmed when two do so at once. ``judges_itself``: the remedy finds out what is wrong
+    with what it changes, and changes nothing else, so that a healthy probe does not spare it.
+    ``undo`` and ``discard`` are ``module:function`` references to an ``Undo`` and a ``Discard``,
+    imported when first used.
     """
 
     component: str
@@ -165,6 +175,7 @@ class Strategy:
     destructive: bool = False
     safe_alone: bool = False
     requires_approval: bool = False
+    judges_itself: bool = False
     undo: str | None = None
     discard: str | None = None
     timeout_seconds: float = 5.0
@@ -210,6 +221,7 @@ def strategy(
     destructive: bool = False,
     safe_alone: bool = False,
     requires_approval: bool = False,
+    judges_itself: bool = False,
     undo: str | None = None,
     discard: str | None = None,
     timeout_seconds: float = 5.0,
@@ -229,6 +241,7 @@ def strategy(
             destructive=destructive,
             safe_alone=safe_alone,
             requires_approval=requires_approval,
+            judges_itself=judges_itself,
             undo=undo,
             discard=discard,
             timeout_seconds=timeout_seconds,
@@ -283,6 +296,24 @@ def find_evidence(component: str) -> Evidence | None:
     if reference is None:
         return None
     found: Evidence = _load(reference)
+    return found
+
+
+@cache
+def find_undo(component: str, name: str) -> Undo | None:
+    reference = find_strategy(component, name).undo
+    if reference is None:
+        return None
+    found: Undo = _load(reference)
+    return found
+
+
+@cache
+def find_discard(component: str, name: str) -> Discard | None:
+    reference = find_strategy(component, name).discard
+    if reference is None:
+        return None
+    found: Discard = _load(reference)
     return found
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from recovery import keeping
 from recovery.deadline import Deadline
 from recovery.events import Figure, Step
+from recovery.keeping import KeptFolder, Shelf
 from recovery.strategy import Scope
 
 T = TypeVar("T")
+
+_open: dict[Path, KeptFolder] = {}
 
 
 @dataclass(slots=True)
@@ -23,6 +25,8 @@ class MemoryJournal:
     recovery_id: str = "1a2b3c4d-0000"
     seconds: float = 60.0
     dry_run: bool = False
+    overwrite: bool = False
+    own_prefix: str = "recovery:"
     scope: Scope = field(default_factory=Scope)
     steps: list[Step] = field(default_factory=list)
     watchers: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -44,8 +48,12 @@ class MemoryJournal:
     def texts(self) -> list[str]:
         return [step.text for step in self.steps]
 
-    def keep(self) -> keeping.KeptFolder:
-        return keeping.keep(self.state_dir, self.recovery_id)
+    def keep(self) -> KeptFolder:
+        """The lock on a folder is this process's: every journal of a recovery shares it."""
+        path = self.state_dir / "kept" / self.recovery_id
+        if path not in _open:
+            _open[path] = Shelf(directory=path.parent).keep(self.recovery_id)
+        return _open[path]
 
     def remaining(self) -> float:
         return self.deadline.remaining()

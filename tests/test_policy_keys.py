@@ -101,6 +101,20 @@ BEHAVIOUR = {
 }
 
 WAITING = {
+    "undo.retention": "tests",
+    "undo.disk_budget_mb": "tests",
+    "undo.directory": "tests",
+    "recovery.redis.strategies.flush_corrupted.server_share": "tests",
+    "recovery.redis.strategies.flush_corrupted.scan_count": "tests",
+    "recovery.redis.strategies.flush_corrupted.largest_key_mb": "tests",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.type": "tests",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.pattern": "tests",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.no_ttl": "tests",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.min": "tests",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.max": "tests",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.length": "tests",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.decodes_as": "tests",
+    "recovery.redis.strategies.flush_corrupted.decode_at_most_bytes": "tests",
     "alerting.channels": "delivery to Alertmanager",
     "integration.prometheus_alertmanager": "delivery to Alertmanager",
     "integration.alert_on_recovery": "delivery to Alertmanager",

@@ -27,6 +27,10 @@ class Configured:
         default_factory=lambda: Strategy(component="redis", name="x", summary="", remedy=remedy)
     )
 
+    @property
+    def obstacle(self) -> str | None:
+        return None if self.declaration.is_available else "not in this release"
+
 
 RECONNECT = Configured("reconnect", ("connection_error",))
 FLUSH = Configured("flush", ("connection_error", "memory_pressure"))

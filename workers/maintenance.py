@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import structlog
 
-from recovery import approvals, audit, producer, reconcile
+from recovery import approvals, audit, holdings, producer, reconcile
+from recovery.strategy import COMPONENTS
 from workers import context, orphans
 from workers.app import app
+
+SWEEP = "recovery.sweep_kept"
+ANSWER_SECONDS = 1.0
+"""How long workers may take to say which queues they consume."""
+
+VISIT_EXPIRES_SECONDS = 300.0
 
 log = structlog.get_logger()
 
@@ -54,3 +64,29 @@ def seal_audit() -> int:
     elif report.more:
         seal_audit.apply_async(queue=producer.MAINTENANCE_QUEUE)
     return report.moved
+
+
+@app.task(name="recovery.visit_hosts", ignore_result=True)
+def visit_hosts() -> list[str]:
+    """Have each host that has a worker tell what it keeps, and discard what has expired."""
+    queues = host_queues(app.control.inspect(timeout=ANSWER_SECONDS).active_queues() or {})
+    for queue in queues:
+        app.send_task(SWEEP, queue=queue, ignore_result=True, expires=VISIT_EXPIRES_SECONDS)
+    return queues
+
+
+@app.task(name=SWEEP, ignore_result=True)
+def sweep_kept() -> int:
+    """Run on the host whose queue it comes from."""
+    return holdings.sweep(context.control(), context.policy(), context.environment())
+
+
+def host_queues(consumed: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """One queue for each host, of those that workers say they consume."""
+    found: dict[str, str] = {}
+    for queues in consumed.values():
+        for queue in queues:
+            component, _, host = str(queue["name"]).partition(".")
+            if component in COMPONENTS and host:
+                found.setdefault(host, str(queue["name"]))
+    return sorted(found.values())

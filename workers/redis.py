@@ -17,6 +17,7 @@ log = structlog.get_logger()
 
 reconnect = strategy_task("redis", "reconnect")
 restart_container = strategy_task("redis", "restart_container")
+flush_corrupted = strategy_task("redis", "flush_corrupted")
 
 
 @worker_process_init.connect

@@ -57,7 +57,8 @@ def run_strategy(
         stopped_by=(SoftTimeLimitExceeded,),
     )
     if isinstance(ending, lifecycle.RetryLater):
-        raise task.retry(exc=ending.error, countdown=ending.countdown)
+        queue = producer.queue_of(context.policy(), target, ending.host)
+        raise task.retry(exc=ending.error, countdown=ending.countdown, queue=queue)
     if isinstance(ending, lifecycle.Skipped):
         return {"result": "skipped", "reason": ending.reason}
     nudge_notify()

@@ -62,6 +62,7 @@ def compose(recovery: Recovery, outcome: Outcome) -> str:
         "target": str(event.target),
         "strategy": recovery.strategy,
         "failure": event.failure_type,
+        "undo_of": event.undo_of,
         "source": event.source.value,
         "result": outcome.result.value,
         "error": outcome.error,

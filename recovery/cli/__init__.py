@@ -7,12 +7,12 @@ import os
 import click
 
 from recovery import __version__
-from recovery.cli import auditing, deciding, looking, recovering, running
+from recovery.cli import auditing, deciding, looking, recovering, running, undoing
 
 EPILOG = """\b
-Exit codes: 0 recovered, not needed or sent · 1 failed · 2 bad usage or invalid event · 3 refused
-· 4 awaiting approval · 5 control plane unreachable · 6 configuration error · 7 timed out waiting
-· 8 something is missing on this machine.
+Exit codes: 0 recovered, undone, not needed or sent · 1 failed · 2 bad usage or invalid event
+· 3 refused · 4 awaiting approval · 5 control plane unreachable · 6 configuration error
+· 7 timed out waiting · 8 something is missing on this machine.
 
 \b
 Examples:
@@ -31,6 +31,6 @@ def main(config_file: str | None) -> None:
         os.environ["RECOVERY_CONFIG"] = config_file
 
 
-for _group in (recovering, looking, auditing, deciding, running):
+for _group in (recovering, undoing, looking, auditing, deciding, running):
     for _command in _group.COMMANDS:
         main.add_command(_command)

@@ -29,21 +29,21 @@ def follow(identity: str, timeout: float, *, as_json: bool, is_approved: bool = 
             click.echo(f"{seen.target} {seen.strategy}: {seen.state.value}")
     if isinstance(last, Decision):
         again = f", again in {last.retry_after:.0f} s" if last.retry_after else ""
-        _tell(last.as_dict(), f"refused: {last.reason}: {last.detail}{again}", as_json=as_json)
+        tell(last.as_dict(), f"refused: {last.reason}: {last.detail}{again}", as_json=as_json)
         return REFUSED
     if last is None or last.state not in (State.CONCLUDED, State.AWAITING_APPROVAL):
-        _tell({"id": identity, "error": "timed_out"}, "timed out waiting", as_json=as_json)
+        tell({"id": identity, "error": "timed_out"}, "timed out waiting", as_json=as_json)
         return TIMED_OUT
     if last.state is State.AWAITING_APPROVAL and is_approved:
         text = "approved, and not started yet: it starts when the gate opens (recovery status)"
-        _tell({"id": identity, "error": "timed_out"}, text, as_json=as_json)
+        tell({"id": identity, "error": "timed_out"}, text, as_json=as_json)
         return TIMED_OUT
     if last.state is State.AWAITING_APPROVAL:
         text = f"awaiting approval: recovery approve {identity}"
-        _tell({"id": identity, "state": last.state.value}, text, as_json=as_json)
+        tell({"id": identity, "state": last.state.value}, text, as_json=as_json)
         return AWAITING
     outcome = last.outcome
-    _tell({"id": identity, **outcome.as_dict()}, _outcome_text(outcome), as_json=as_json)
+    tell({"id": identity, **outcome.as_dict()}, _outcome_text(outcome), as_json=as_json)
     return 0 if outcome.result.is_good else 1
 
 
@@ -57,7 +57,7 @@ def _outcome_text(outcome: Any) -> str:
     return "\n".join(lines)
 
 
-def _tell(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
+def tell(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
     if as_json:
         session.show(facts)
     else:

@@ -55,7 +55,8 @@ _COLUMNS = ("time (UTC)", "target", "strategy", "result", "seconds", "why", "bef
 def _row(entry: Any) -> tuple[Any, ...]:
     facts = entry.fields
     found = " → ".join(facts[n]["found"] for n in ("before", "after") if n in facts)
-    why = facts.get("error") or facts.get("reason") or facts.get("failure")
+    undo = f"undo of {facts['undo_of']}" if "undo_of" in facts else None
+    why = facts.get("error") or facts.get("reason") or facts.get("failure") or undo
     return (
         entry.at.strftime("%Y-%m-%d %H:%M:%S"),
         facts.get("target"),

@@ -10,7 +10,7 @@ from uuid import uuid4
 import click
 
 from recovery.cli import session
-from recovery.cli.following import follow
+from recovery.cli.following import follow, tell
 from recovery.cli.session import DURATION, by_option, json_option, reports_errors
 
 
@@ -67,10 +67,12 @@ def recover(
     identity = producer.trigger(component, source=Source.CLI, context=context, **said)
     if wait:
         sys.exit(follow(identity, timeout, as_json=as_json))
-    if as_json:
-        session.show({"id": identity})
-    else:
-        click.echo(f"sent: {identity}\nfollow it with: recovery history {identity}")
+    tell_sent(identity, as_json=as_json)
+
+
+def tell_sent(identity: str, *, as_json: bool) -> None:
+    text = f"sent: {identity}\nfollow it with: recovery history {identity}"
+    tell({"id": identity}, text, as_json=as_json)
 
 
 @click.command()

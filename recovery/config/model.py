@@ -146,6 +146,18 @@ class EscalationSection(StrictModel):
     failures_for_level_3: int = Field(default=3, ge=1)
 
 
+class UndoSection(StrictModel):
+    """How long and where a host keeps what its remedies deleted or replaced.
+
+    ``disk_budget_mb`` holds for the host; 0 sets none. ``directory``: under the state directory
+    by default.
+    """
+
+    retention: Duration = 7 * 86_400.0
+    disk_budget_mb: int = Field(default=1024, ge=0)
+    directory: str | None = None
+
+
 class PolicyDocument(StrictModel):
     """The whole file; ``recovery`` is narrowed by ``policy_document``."""
 
@@ -157,6 +169,7 @@ class PolicyDocument(StrictModel):
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()
     failsafe: FailsafeSection = FailsafeSection()
+    undo: UndoSection = UndoSection()
 
 
 @cache

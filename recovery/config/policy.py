@@ -20,6 +20,7 @@ from recovery.config.model import (
     PolicyDocument,
     Priority,
     StrategyBlock,
+    UndoSection,
 )
 from recovery.events import TargetRef
 from recovery.strategy import (
@@ -62,6 +63,14 @@ class StrategyPolicy:
     backoff_multiplier: float
     parameters: Parameters
     declaration: Strategy
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why this release cannot run it as it is configured; None where it can."""
+        if not self.declaration.is_available:
+            return f"this release cannot run {self.declaration.full_name}"
+        lack = self.parameters.lack()
+        return None if lack is None else f"{self.declaration.full_name}: {lack}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +123,10 @@ class Policy:
     @property
     def failsafe(self) -> FailsafeSection:
         return self.document.failsafe
+
+    @property
+    def undo(self) -> UndoSection:
+        return self.document.undo
 
     @property
     def degraded_modes(self) -> Mapping[str, DegradedModeSection]:

@@ -33,6 +33,11 @@ def warnings(policy: Policy) -> list[str]:
                 f"recovery.{component.name}: this release cannot run {', '.join(waiting)} yet; "
                 "the ladder passes over them"
             )
+        found += [
+            f"recovery.{component.name}: {strategy.obstacle}; the ladder passes over it"
+            for strategy in component.strategies
+            if strategy.declaration.is_available and strategy.obstacle
+        ]
         if not component.strategies:
             found.append(f"recovery.{component.name}: no strategy is configured")
     mapped = set(policy.alerting.severity_mapping)

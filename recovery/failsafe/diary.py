@@ -21,10 +21,12 @@ class Diary:
     """See ``recovery.strategy.Journal``."""
 
     dry_run = False
+    overwrite = False
 
-    def __init__(self, recovery_id: str, scope: Scope, seconds: float) -> None:
+    def __init__(self, recovery_id: str, scope: Scope, seconds: float, own_prefix: str) -> None:
         self.recovery_id = recovery_id
         self.scope = scope
+        self.own_prefix = own_prefix
         self._deadline = Deadline(seconds)
 
     def keep(self) -> Kept:

@@ -203,7 +203,7 @@ class Guard:
 
     def _act(self, ref: TargetRef, strategy: StrategyPolicy, entry_id: str) -> RemedyError | None:
         declaration = strategy.declaration
-        diary = Diary(entry_id, declaration.scope(), strategy.timeout_seconds)
+        diary = Diary(entry_id, declaration.scope(), strategy.timeout_seconds, self.control.prefix)
         if declaration.remedy is None:
             return RemedyError(f"this release cannot run {declaration.full_name}")
         try:

@@ -3,7 +3,8 @@
 --       policy's numbers, because each further argument costs the caller as much as a command here:
 --       max attempts, cooldown ms, probation ms, resend ms, queue wait ms, approval ms,
 --       record ttl s, failures for level 3, is audited (0|1)
--- mode: admit (start), hold (wait for an approval), resume (an approved one, at last), rehearse
+-- mode: admit (start), hold (wait for an approval), resume (an approved one, at last), rehearse,
+--       undo (bring back what a recovery removed: no attempt)
 -- answers 'admitted', or {verdict, reason, retry_after ms, detail}
 local mode, id, target, component, strategy = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local event, force = ARGV[7], ARGV[8] == '1'
@@ -103,7 +104,7 @@ if mode == 'hold' then
   return {'awaiting_approval', '', 0, ''}
 end
 
-redis.call('ZADD', key('attempts', target), now, id)
+if mode ~= 'undo' then redis.call('ZADD', key('attempts', target), now, id) end
 if mode == 'resume' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from recovery.components.redis.target import RedisTarget
-from recovery.strategy import Component, FailureType, Strategy
+from recovery.strategy import Component, FailureType
 
 COMPONENT = Component(
     name="redis",
     target=RedisTarget,
     probe="recovery.components.redis.probe:probe",
     evidence="recovery.components.redis.evidence:evidence",
-    strategies=("reconnect", "restart_container"),
+    strategies=("reconnect", "flush_corrupted", "restart_container"),
     failure_types=(
         FailureType(name="connection_error", summary="the server refuses or drops connections"),
         FailureType(name="connection_timeout", summary="no connection in time"),
@@ -41,15 +41,6 @@ COMPONENT = Component(
             summary="the server refuses the credentials or the user's rights",
             remediable=False,
             needs_person=True,
-        ),
-    ),
-    planned=(
-        Strategy(
-            component="redis",
-            name="flush_corrupted",
-            summary="Remove corrupted keys of a named keyspace.",
-            destructive=True,
-            timeout_seconds=30.0,
         ),
     ),
 )

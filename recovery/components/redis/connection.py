@@ -36,8 +36,15 @@ _REFUSED = (
 _ENTRY_PAUSE = 0.01
 
 
-def open_client(target: RedisTarget, timeout: float, *, name: str | None = None) -> redis.Redis:
-    """A client of one connection that never retries by itself. ``timeout`` in seconds.
+def open_client(
+    target: RedisTarget,
+    timeout: float,
+    *,
+    name: str | None = None,
+    as_text: bool = True,
+    connections: int = 1,
+) -> redis.Redis:
+    """A client that never retries by itself. ``timeout`` in seconds.
 
     Raises ``TargetRefused`` where the password cannot be read.
     """
@@ -49,11 +56,11 @@ def open_client(target: RedisTarget, timeout: float, *, name: str | None = None)
         username=target.username,
         password=reveal(target.password, target.password_file),
         client_name=name,
-        decode_responses=True,
+        decode_responses=as_text,
         socket_connect_timeout=min(target.connect_timeout, timeout),
         socket_timeout=timeout,
         single_connection_client=False,
-        max_connections=1,
+        max_connections=connections,
         retry=None,
         retry_on_timeout=False,
         **options,
@@ -64,6 +71,16 @@ def open_client(target: RedisTarget, timeout: float, *, name: str | None = None)
 def fresh(target: RedisTarget, timeout: float) -> Iterator[Any]:
     """A new connection, as a client's next one would be; closed at the end."""
     client = open_client(target, timeout)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def bytewise(target: RedisTarget, timeout: float) -> Iterator[Any]:
+    """A client for keys and values, which need not be text: two connections, one to WATCH on."""
+    client = open_client(target, timeout, as_text=False, connections=2)
     try:
         yield client
     finally:
