@@ -112,6 +112,7 @@ def history(
         entries.extend(found)
     except AuditDamaged as error:
         damage = error
+    entries.sort(key=lambda entry: entry.at)
     if as_json:
         session.show([entry.as_dict() for entry in entries])
     else:
