@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 STRATEGY = "recovery.*.strategies.*"
 TARGETS = "recovery.*.targets"
 REDIS = "recovery.redis.targets"
-RUNTIME = "recovery.redis.targets.runtime"
+RUNTIME = "*.runtime"
 
 BEHAVIOUR = {
     "recovery.max_attempts_per_hour": "test_three_recoveries_an_hour_and_no_more",
@@ -93,6 +93,7 @@ BEHAVIOUR = {
     "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
     "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
     "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
+    "control_plane.host": "test_a_control_redis_of_another_host_is_not_restarted_here",
     "failsafe.enabled": "test_a_guard_is_started_where_the_policy_wants_one",
     "failsafe.after_seconds": "test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while",
     "failsafe.interval_seconds": "test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it",
@@ -151,6 +152,7 @@ def keys(annotation: Any, path: str = "") -> Iterator[str]:
 def shortened(key: str) -> str:
     """A key that every component or every strategy has, written once."""
     components = "|".join(COMPONENTS)
+    key = re.sub(r"^(control_plane|recovery\.\w+\.targets)\.runtime\.", f"{RUNTIME}.", key)
     wide = re.sub(rf"^recovery\.({components})\.strategies\.\w+\.", f"{STRATEGY}.", key)
     wide = re.sub(rf"^recovery\.({components})\.", "recovery.*.", wide)
     return wide if wide in BEHAVIOUR else key

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -28,6 +28,7 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Outcome, ProbeReport, Result, TargetRef
+from recovery.failsafe import foundation
 from recovery.failsafe.diary import Diary
 from recovery.failsafe.ledger import HOUR_MS, Entry, Ledger
 from recovery.failsafe.merging import merge
@@ -106,8 +107,27 @@ class Guard:
             log.error("control plane is away", why=error.message)
         if not self.is_alone:
             return
+        if self._mend_foundation():
+            return
         for ref in self.own_targets():
             self._look_after(ref)
+
+    def _mend_foundation(self) -> bool:
+        """Restart the control Redis where it is ours to restart; True where it was tried."""
+        ref = foundation.own_target(self.policy, self.environment)
+        if ref is None:
+            return False
+        found = foundation.probe(self.control)
+        if found.healthy or self._refusal(ref):
+            return False
+        self._record(
+            ref,
+            foundation.STRATEGY,
+            found,
+            act=lambda _: self._attempt(lambda: foundation.restart(self.policy, self.control)),
+            look=lambda: foundation.probe(self.control),
+        )
+        return True
 
     def _look_after(self, ref: TargetRef) -> None:
         found = self._probe(ref)
@@ -153,7 +173,9 @@ class Guard:
         return due if may_run else None
 
     def _refusal(self, ref: TargetRef) -> str | None:
-        limits, now_ms = self.policy.limits(ref), _now_ms()
+        known = ref.component != foundation.COMPONENT
+        limits = self.policy.limits(ref) if known else self.policy.everybodys_limits
+        now_ms = _now_ms()
         past = self.ledger.past(ref, now_ms)
         if past and past[0].result is Result.FAILED:
             left = past[0].at_ms / 1000 + limits.cooldown_seconds - now_ms / 1000
@@ -165,10 +187,28 @@ class Guard:
         return None
 
     def _repair(self, ref: TargetRef, strategy: StrategyPolicy, found: ProbeReport) -> None:
+        self._record(
+            ref,
+            strategy.name,
+            found,
+            act=lambda entry_id: self._act(ref, strategy, entry_id),
+            look=lambda: self._probe(ref),
+        )
+
+    def _record(
+        self,
+        ref: TargetRef,
+        strategy: str,
+        found: ProbeReport,
+        *,
+        act: Callable[[str], RemedyError | None],
+        look: Callable[[], ProbeReport],
+    ) -> None:
+        """Act between two lines of the ledger, and believe only what the second look says."""
         entry = Entry(
             id=str(uuid4()),
             target=ref,
-            strategy=strategy.name,
+            strategy=strategy,
             failure_type=found.failure_type or "",
             begun_ms=_now_ms(),
             before=found,
@@ -176,8 +216,8 @@ class Guard:
         )
         self.ledger.begin(entry)
         began = time.monotonic()
-        error = self._act(ref, strategy, entry.id)
-        after = self._probe(ref)
+        error = act(entry.id)
+        after = look()
         if error is None and not after.healthy:
             error = StillUnhealthy(f"the probe still finds {after.failure_type}: {after.summary}")
         outcome = Outcome(
@@ -195,7 +235,7 @@ class Guard:
             "recovery without the control plane",
             id=entry.id,
             target=str(ref),
-            strategy=strategy.name,
+            strategy=strategy,
             result=outcome.result.value,
             detail=outcome.detail,
             before=found.summary,
@@ -206,16 +246,22 @@ class Guard:
     def _act(self, ref: TargetRef, strategy: StrategyPolicy, entry_id: str) -> RemedyError | None:
         declaration = strategy.declaration
         diary = Diary(entry_id, declaration.scope(), strategy.timeout_seconds, self.control.prefix)
-        if declaration.remedy is None:
+        remedy = declaration.remedy
+        if remedy is None:
             return RemedyError(f"this release cannot run {declaration.full_name}")
+        with time_limit(strategy.timeout_seconds + 1.0):
+            return self._attempt(
+                lambda: remedy(self.policy.target(ref), strategy.parameters, diary)
+            )
+
+    def _attempt(self, action: Callable[[], None]) -> RemedyError | None:
         try:
-            with time_limit(strategy.timeout_seconds + 1.0):
-                declaration.remedy(self.policy.target(ref), strategy.parameters, diary)
+            action()
         except RemedyError as error:
             return error
         except Exception as error:
             log.exception("remedy crashed")
-            return RemedyCrashed(f"{type(error).__name__} in {declaration.full_name}")
+            return RemedyCrashed(f"{type(error).__name__} in a remedy without the control plane")
         return None
 
     def _probe(self, ref: TargetRef) -> ProbeReport:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import redis
 
 from recovery import audit, metrics, records
 from recovery.cli.running import guard_command
@@ -24,7 +26,7 @@ from recovery.failsafe.merging import merge
 from recovery.instance import only_one
 from tests.fleet import ROOT
 from tests.policies import make_policy
-from tests.servers import RedisServer, filled
+from tests.servers import RedisServer, filled, redis_binary
 from tests.waiting import until
 
 TARGET = TargetRef("redis")
@@ -46,11 +48,19 @@ class Host:
         self.leaked: list[Any] = []
         self.turn()
 
-    def turn(self, reconnect: dict[str, Any] | None = None, **failsafe: Any) -> Policy:
+    def turn(
+        self,
+        reconnect: dict[str, Any] | None = None,
+        control_plane: dict[str, Any] | None = None,
+        **failsafe: Any,
+    ) -> Policy:
         said = {"after_seconds": 0.01, "interval_seconds": 0.05, **failsafe}
         target = {"url": self.target.url, "host": "web-1"}
         self.policy = make_policy(
-            self.folder, {"default": target}, reconnect=reconnect, sections={"failsafe": said}
+            self.folder,
+            {"default": target},
+            reconnect=reconnect,
+            sections={"failsafe": said, "control_plane": control_plane or {}},
         )
         self.guard = Guard(Environment.read(self.environ), self.policy)
         return self.policy
@@ -274,3 +284,50 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_stands(host: Host, cut: int) -
 def test_a_guard_is_started_where_the_policy_wants_one(host: Host) -> None:
     assert guard_command(host.policy)
     assert not guard_command(host.turn(enabled=False))
+
+
+def runtime_of(server: RedisServer) -> dict[str, Any]:
+    command = [redis_binary(), "--port", str(server.port), "--dir", str(server.folder)]
+    command += ["--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""]
+    return {"kind": "command", "name": "control", "start": command}
+
+
+def stop_started(server: RedisServer) -> None:
+    with server.client() as client, suppress(redis.RedisError):
+        client.shutdown(nosave=True)
+
+
+def test_a_killed_control_redis_is_restarted_first_and_the_trail_says_so(host: Host) -> None:
+    host.turn(control_plane={"runtime": runtime_of(host.control_server)})
+    host.live(1)
+    host.target.kill()
+    host.control_server.kill()
+
+    until(lambda: host.live(1) or host.control_server.answers(), seconds=30, what="it answers")
+    until(lambda: host.live(1) or not host.guard.ledger.unmerged, what="it is told")
+
+    (entry,) = host.entries()
+    assert (entry["target"], entry["strategy"]) == ("control/web-1", "restart")
+    assert (entry["result"], entry["by"]) == ("recovered", "failsafe")
+    stop_started(host.control_server)
+
+
+def test_a_control_redis_of_another_host_is_not_restarted_here(host: Host) -> None:
+    runtime = runtime_of(host.control_server)
+    host.turn(control_plane={"runtime": runtime, "host": "db-1"})
+    host.control_server.kill()
+
+    host.live(5)
+
+    assert not host.guard.ledger.entries
+    assert not host.control_server.answers()
+
+
+def test_a_control_redis_that_answers_and_refuses_is_not_restarted(host: Host) -> None:
+    host.turn(control_plane={"runtime": runtime_of(host.control_server)})
+    full(host.control_server)
+
+    host.live(5)
+
+    assert host.guard.away_since is not None
+    assert not host.guard.ledger.entries
