@@ -144,9 +144,9 @@ class Listener:
         self._thread.start()
 
     def _run(self, stop: threading.Event, after: float) -> None:
-        from redis.exceptions import RedisError
-
         self._rest(after, stop)
+        with self._gate:
+            from redis.exceptions import RedisError
         pause = FIRST_PAUSE
         while not stop.is_set():
             began = time.monotonic()
