@@ -12,6 +12,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -215,7 +216,7 @@ class KeyArchive:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         begun = os.pread(self._file, len(_MAGIC), 0)
         if begun != _MAGIC:
-            if not _MAGIC.startswith(begun):
+            if os.fstat(self._file).st_size > len(_MAGIC):
                 raise NothingKept(f"{self.path} is no archive of keys")
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, _MAGIC, 0)
@@ -263,5 +264,7 @@ class KeyArchive:
             if sync:
                 os.fdatasync(self._file)
         except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._end)
             raise NothingKept(f"cannot write {self.path}: {error}") from error
         self._end += len(frame)

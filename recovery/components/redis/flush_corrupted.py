@@ -75,7 +75,7 @@ def flush_corrupted(target: RedisTarget, parameters: FlushCorrupted, journal: Jo
     lack = parameters.lack()
     if lack is not None:
         raise RemedyError(lack)
-    rules = _rules(parameters, journal.scope)
+    rules = chosen_rules(parameters, journal.scope)
     with bytewise(target, min(journal.remaining(), ANSWER_SECONDS)) as client:
         with named_errors(target):
             keys = keyspace.open_keyspace(
@@ -89,7 +89,8 @@ def flush_corrupted(target: RedisTarget, parameters: FlushCorrupted, journal: Jo
             _Flush(target, finder, rules, journal).run()
 
 
-def _rules(parameters: FlushCorrupted, scope: Scope) -> list[Rule]:
+def chosen_rules(parameters: FlushCorrupted, scope: Scope) -> list[Rule]:
+    """Every rule of the policy, or the one that the event names; raises ``RemedyError``."""
     chosen = scope.pattern if isinstance(scope, FlushScope) else None
     rules = [
         Rule(declared, parameters.decode_at_most_bytes)
