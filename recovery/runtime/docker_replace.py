@@ -171,9 +171,9 @@ class _Replacement:
         except BaseException:
             self._back()
             raise
+        self._store(f"the container from before is {self.swap.aside}")
         if readiness is Readiness.COMING:
             raise StillUnhealthy(f"{self.swap.name} is new and needs more time; nothing is undone")
-        self._store(f"the container from before is {self.swap.aside}")
 
     def _forward(self, grace: float) -> None:
         swap = self.swap
