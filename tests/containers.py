@@ -147,6 +147,13 @@ class RedisContainer:
         assert code == 0, output
         return str(output.decode())
 
+    def mend(self, command: str) -> None:
+        """Run a shell in the data folder while the container itself is down."""
+        binds = {self.volume: {"bind": "/data", "mode": "rw"}}
+        self.engine.containers.run(
+            self.image, ["sh", "-c", command], working_dir="/data", volumes=binds, remove=True
+        )
+
     def client(self) -> redis.Redis:
         return redis.Redis(
             port=self.port, decode_responses=True, socket_timeout=1, socket_connect_timeout=1
@@ -167,8 +174,13 @@ class RedisContainer:
 
     def family(self) -> dict[str, str]:
         """Every container of this test by its name, and its state."""
-        listed = self.api.containers(all=True, filters={"name": self.name})
-        return {entry["Names"][0][1:]: entry["State"] for entry in listed}
+        # While the engine renames one, it has no name for a moment.
+        return {(entry["Names"] or ["/?"])[0][1:]: entry["State"] for entry in self.listed()}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All of them at one moment."""
+        found: list[dict[str, Any]] = self.api.containers(all=True, filters={"name": self.name})
+        return found
 
     def remove(self) -> None:
         """All of them, with the volumes that no longer count as anonymous."""

@@ -20,9 +20,11 @@ from recovery.deadline import Deadline
 from recovery.errors import (
     DeadlineExceeded,
     NothingKept,
+    OwnerChanged,
     RemedyError,
     RuntimeBusy,
     StillUnhealthy,
+    WontStart,
 )
 from recovery.runtime import docker_copy, names
 from recovery.runtime.container import name_of, state_of
@@ -74,8 +76,17 @@ def undo(runtime: DockerRuntime, journal: Journal, kept: Kept) -> bool:
         within = Deadline(journal.remaining())
         put_back(engine, swap, journal.change, within=within, start=bool(start))
         if not journal.dry_run:
+            _see_back(engine, swap, start=bool(start))
             kept.store(f"{swap.name} was put back; the one that replaced it is {swap.copy}")
     return bool(start)
+
+
+def _see_back(engine: Engine, swap: Swap, *, start: bool) -> None:
+    found = engine.get(swap.name)
+    if found.id != swap.old:
+        raise OwnerChanged(f"{swap.name} is {found.id[:12]} and not the container from before")
+    if start and not found.runs:
+        raise WontStart(f"{swap.name} was started and ended: {state_of(found).detail}")
 
 
 def discard(runtime: DockerRuntime, kept: Kept) -> None:
@@ -160,9 +171,9 @@ class _Replacement:
         except BaseException:
             self._back()
             raise
+        self._store(f"the container from before is {self.swap.aside}")
         if readiness is Readiness.COMING:
             raise StillUnhealthy(f"{self.swap.name} is new and needs more time; nothing is undone")
-        self._store(f"the container from before is {self.swap.aside}")
 
     def _forward(self, grace: float) -> None:
         swap = self.swap

@@ -89,13 +89,13 @@ def put_back(engine: Engine, swap: Swap, act: Act, *, within: Deadline, start: b
     """Stop the new container and give the old one its name, its restart policy and, with
     ``start``, its process back. The new one stays, stopped, under ``swap.copy``.
 
-    Where the old one is gone nothing is changed. Raises ``OwnerChanged``, ``WontStop``,
-    ``WontStart``.
+    Where the old one is gone or the name is a stranger's, nothing is changed: ``OwnerChanged``.
+    Raises ``WontStop``, ``WontStart``.
     """
     swap.refuse_strangers(engine.find(swap.name))
     old, new = engine.find(swap.old), swap.find_new(engine)
     if old is None:
-        return
+        raise OwnerChanged(f"somebody removed the container that was {swap.name} before")
     if new is not None:
         _retire(engine, swap, act, new)
     if not same_policy(old.restart_policy, swap.restart_policy):

@@ -10,6 +10,7 @@ import pytest
 
 from recovery.deadline import Deadline
 from recovery.errors import DeadlineExceeded, NeverReady, NotReplaceable, OwnerChanged, WontStart
+from recovery.runtime.docker_replace import BACK_SECONDS
 from tests.containers import SHORT, RedisContainer, configuration, restart
 from tests.journals import MemoryJournal
 from tests.waiting import until
@@ -45,6 +46,12 @@ def test_a_second_run_of_the_same_recovery_does_nothing(
     assert redis_container.inspect()["Id"] == first["Id"]
     assert redis_container.inspect()["State"]["StartedAt"] == first["State"]["StartedAt"]
     assert len(redis_container.family()) == 2
+
+
+def silence(container: RedisContainer, journal: MemoryJournal) -> None:
+    """Have it run and never answer, and little time left to wait for it."""
+    container.api.pause(container.name)
+    journal.begin(BACK_SECONDS + 1.5)
 
 
 class TestGoingBack:
@@ -95,8 +102,8 @@ class TestGoingBack:
         self, redis_container: RedisContainer, tmp_path: Path
     ) -> None:
         before = redis_container.inspect()
-        journal = MemoryJournal(tmp_path, seconds=8)
-        journal.after(" started", lambda: redis_container.api.pause(redis_container.name))
+        journal = MemoryJournal(tmp_path)
+        journal.after(" started", lambda: silence(redis_container, journal))
 
         with pytest.raises(NeverReady):
             restart(redis_container.target, journal)
@@ -157,3 +164,36 @@ def test_a_name_that_somebody_else_took_is_left_alone(
 
     assert redis_container.inspect()["Config"]["Cmd"] == ["sleep", "60"]
     assert f"{name}.recovery-{SHORT}" in redis_container.family()
+
+
+def test_a_new_one_stays_whose_predecessor_somebody_removed(
+    redis_container: RedisContainer, tmp_path: Path
+) -> None:
+    """It is the last one that there is."""
+    api, name = redis_container.api, redis_container.name
+    journal = MemoryJournal(tmp_path)
+    journal.after("-new renamed to", lambda: api.remove_container(f"{name}.recovery-{SHORT}"))
+    journal.after(" started", lambda: silence(redis_container, journal))
+
+    with pytest.raises(NeverReady, match="somebody removed"):
+        restart(redis_container.target, journal)
+
+    api.unpause(name)
+    until(redis_container.answers)
+
+
+def test_one_that_crashes_and_is_restarted_again_and_again_is_replaced(
+    redis_container: RedisContainer, tmp_path: Path
+) -> None:
+    container = redis_container
+    container.run("sh", "-c", "mv /data/appendonlydir /data/aside && touch /data/appendonlydir")
+    container.api.update_container(container.name, restart_policy={"Name": "always"})
+    container.api.restart(container.name, 1)
+    until(lambda: container.inspect()["State"]["Status"] == "restarting", what="it crashes")
+    journal = MemoryJournal(tmp_path)
+    # What made it crash is repaired while it is down.
+    journal.after("stopped", lambda: container.mend("rm appendonlydir; mv aside appendonlydir"))
+
+    restart(container.target, journal)
+
+    assert container.is_filled()

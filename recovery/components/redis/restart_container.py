@@ -9,7 +9,14 @@ from redis import exceptions
 from recovery.components.redis.connection import fresh, release
 from recovery.components.redis.target import RedisTarget
 from recovery.deadline import Deadline
-from recovery.errors import NoSuchProcess, NotConfigured, NothingKept, StillUnhealthy, WrongProcess
+from recovery.errors import (
+    NoSuchProcess,
+    NotConfigured,
+    NothingKept,
+    RemedyError,
+    StillUnhealthy,
+    WrongProcess,
+)
 from recovery.runtime import DockerRuntime, Process, Readiness, Ready, Runtime, await_ready, manage
 from recovery.strategy import Duration, Journal, Kept, Parameters, strategy
 
@@ -54,7 +61,7 @@ def restart_container(target: RedisTarget, parameters: RestartContainer, journal
 
 
 def undo(target: RedisTarget, _parameters: RestartContainer, journal: Journal, kept: Kept) -> None:
-    """Bring the old container back and see it answer, if it is to run.
+    """Bring the old container back, and say whether it answers: it may have been broken.
 
     Raises ``NothingKept`` where the process was restarted in place, and what
     ``recovery.runtime.docker_replace.undo`` raises.
@@ -66,7 +73,10 @@ def undo(target: RedisTarget, _parameters: RestartContainer, journal: Journal, k
     runs = docker_replace.undo(runtime, journal, kept)
     if runs and not journal.dry_run:
         process = manage(runtime, journal.remaining)
-        _see_ready(process, journal, _asks(target, process))
+        try:
+            _see_ready(process, journal, _asks(target, process))
+        except RemedyError as error:
+            journal.note("it is back and does not answer", why=error.message)
 
 
 def discard(target: RedisTarget, _parameters: RestartContainer, kept: Kept) -> None:

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from recovery import holdings, producer
 from recovery.events import Result
 from tests.containers import RedisContainer
-from tests.fleet import Fleet
+from tests.fleet import DEFAULT_QUEUES, Fleet
 from tests.policies import write_policy
 from tests.stack import Stack
 from tests.waiting import until
+
+HERE = (*DEFAULT_QUEUES, "redis.test-host")
+"""What is kept lies on one host, and so whatever needs it runs there."""
 
 pytestmark = [pytest.mark.docker, pytest.mark.kill]
 
@@ -33,17 +37,27 @@ def steps(stack: Stack, recovery_id: str) -> str:
     return " ".join(stack.control.redis.lrange(stack.control.key("steps", recovery_id), 0, -1))
 
 
-def test_a_hung_container_is_replaced(
+def test_a_hung_container_is_replaced_and_brought_back_by_undo(
     stack: Stack, fleet: Fleet, redis_container: RedisContainer
 ) -> None:
     aim(stack, redis_container)
-    fleet.start()
+    fleet.start(queues=HERE)
+    old = redis_container.inspect()["Id"]
     redis_container.api.pause(redis_container.name)
 
     record = stack.concluded(stack.trigger("unresponsive", strategy="restart_container"))
 
     assert record.outcome is not None
     assert record.outcome.result is Result.RECOVERED, fleet.logs()
+    assert redis_container.is_filled()
+    assert redis_container.inspect()["Id"] != old
+
+    kept = holdings.find(stack.control, record.id)
+    undone = stack.concluded(producer.undo(kept, app=stack.app))
+
+    assert undone.outcome is not None
+    assert undone.outcome.result is Result.UNDONE, fleet.logs()
+    assert redis_container.inspect()["Id"] == old
     assert redis_container.is_filled()
 
 
@@ -57,7 +71,7 @@ def test_a_worker_killed_while_the_old_one_stops_is_followed_by_one_that_finishe
     until(lambda: "a copy of" in steps(stack, recovery_id), what="it is about to be stopped")
 
     victim.kill()
-    fleet.start()
+    fleet.start(queues=HERE)
     record = stack.concluded(recovery_id, seconds=40)
 
     assert record.outcome is not None

@@ -23,6 +23,7 @@ from recovery.errors import (
     WrongProcess,
 )
 from recovery.runtime import CommandRuntime, DockerRuntime, Process, manage
+from recovery.runtime.docker_replace import BACK_SECONDS
 from tests.containers import SERVER, SHORT, RedisContainer, configuration, put_back, restart
 from tests.journals import MemoryJournal
 from tests.runtime import swapping
@@ -120,8 +121,11 @@ def test_a_new_one_that_is_loading_is_left_to_load(
         until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
     before = redis_container.inspect()
 
+    journal = MemoryJournal(tmp_path)
+    journal.after(" started", lambda: journal.begin(BACK_SECONDS + 3))
+
     with pytest.raises(StillUnhealthy, match="more time"):
-        restart(redis_container.target, MemoryJournal(tmp_path, seconds=7.5))
+        restart(redis_container.target, journal)
 
     assert redis_container.inspect()["Id"] != before["Id"]
     until(redis_container.answers, seconds=30, what="it has loaded")
