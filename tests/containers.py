@@ -171,8 +171,13 @@ class RedisContainer:
         return {entry["Names"][0][1:]: entry["State"] for entry in listed}
 
     def remove(self) -> None:
-        for name in self.family():
-            self.api.remove_container(name, force=True, v=True)
+        """All of them, with the volumes that no longer count as anonymous."""
+        names = list(self.family())
+        mounts = [mount for name in names for mount in self.inspect(name)["Mounts"]]
+        for name in names:
+            self.api.remove_container(name, force=True)
+        for volume in {mount["Name"] for mount in mounts if mount.get("Name")} - {self.volume}:
+            self.api.remove_volume(volume)
 
     def make_surroundings(self) -> None:
         front, back = self.networks

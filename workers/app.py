@@ -12,7 +12,7 @@ from workers import transport
 
 transport.install()
 
-app = Celery("recovery")
+app = Celery("recovery", amqp="workers.broker:EagerAMQP")
 app.config_from_object("celeryconfig")
 
 

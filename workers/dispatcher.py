@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from celery import Task
 
-from recovery import approvals, dispatch, producer
+from recovery import approvals, dispatch, producer, registry
 from recovery.errors import ControlPlaneUnavailable
 from recovery.events import Decision, Verdict
 from workers import context
@@ -30,8 +31,7 @@ def recover(self: Task[..., Any], *arguments: Any, **message: Any) -> dict[str, 
     if arguments:
         message["arguments"] = list(arguments)
     decided = dispatch.dispatch(context.control(), context.policy(), str(self.request.id), message)
-    _send(decided)
-    return decided.decision.as_dict()
+    return _carry_out(decided).as_dict()
 
 
 @app.task(name=producer.FOLLOW_APPROVAL, **_AWAY)
@@ -40,14 +40,19 @@ def follow_approval(recovery_id: str) -> dict[str, Any] | None:
     decided = approvals.follow(context.control(), context.policy(), recovery_id)
     if decided is None:
         return None
-    _send(decided)
-    return decided.decision.as_dict()
+    return _carry_out(decided).as_dict()
 
 
-def _send(decided: dispatch.Dispatched) -> None:
+def _carry_out(decided: dispatch.Dispatched) -> Decision:
+    """Send what follows, and only then see whether anybody is there to take it."""
     for assignment in decided.assignments:
         producer.assign(assignment, context.policy(), app)
-    _log(decided.decision)
+    decision = decided.decision
+    if decision.admitted and decided.event is not None:
+        queue = context.policy().queue(decided.event.target)
+        decision = replace(decision, detail=registry.complaint(context.control(), queue))
+    _log(decision)
+    return decision
 
 
 def _log(decision: Decision) -> None:

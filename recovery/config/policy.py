@@ -161,6 +161,11 @@ class Policy:
             raise unknown("target", ref.name, targets)
         return targets[ref.name]
 
+    def queue(self, ref: TargetRef) -> str:
+        """The component's queue, or that of the one host where the target can be repaired."""
+        host = self.target(ref).host
+        return f"{ref.component}.{host}" if host else ref.component
+
     @cached_property
     def _target_refs(self) -> tuple[TargetRef, ...]:
         return tuple(
@@ -196,6 +201,12 @@ class Policy:
             effective_seconds=everybody.effective_after_seconds,
             queue_wait_seconds=everybody.queue_wait_seconds,
         )
+
+    @property
+    def longest_timeout_seconds(self) -> float:
+        """Of the strategies that this release can run; 0 where there is none."""
+        configured = (s for component in self.components.values() for s in component.strategies)
+        return max((s.timeout_seconds for s in configured if s.declaration.is_available), default=0)
 
     def severity(self, component: str, strategy: str | None = None) -> str:
         """``P0`` … ``P3``, by the strategy's priority where it has one, else the component's."""

@@ -7,7 +7,6 @@ control plane is back, it tells what it did and waits again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import threading
@@ -32,6 +31,7 @@ from recovery.events import Outcome, ProbeReport, Result, TargetRef
 from recovery.failsafe.diary import Diary
 from recovery.failsafe.ledger import HOUR_MS, Entry, Ledger
 from recovery.failsafe.merging import merge
+from recovery.instance import only_one
 from recovery.selection import ladder, select
 from recovery.strategy import FailureType, find_component, find_probe
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from recovery.config import Environment, Policy, StrategyPolicy
 
 PROBE_SECONDS = 2.0
+LOCK = "failsafe"
+STAND_BY_SECONDS = 10.0
 CONFIRMATIONS = 2
 """How often in a row a target must be found failing: there is nobody else to ask."""
 
@@ -244,21 +246,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@contextmanager
-def only_one(environment: Environment) -> Iterator[None]:
-    """Hold the lock of this state directory; raises ``SetupError`` where another guard does."""
-    folder = environment.state_dir / "failsafe"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SetupError(f"another guard runs in {folder}") from error
-        yield
-
-
 def run(environment: Environment, policy: Policy) -> None:
-    """Watch until SIGTERM or SIGINT; raises ``SetupError`` where another guard already does."""
+    """Watch until SIGTERM or SIGINT; stands by while another guard of this host does."""
     stop = threading.Event()
 
     def ask_to_stop(*_: Any) -> None:
@@ -266,11 +255,20 @@ def run(environment: Environment, policy: Policy) -> None:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
-    with only_one(environment):
-        guard = Guard(environment, policy)
-        log.info("guard watches", targets=[str(ref) for ref in guard.own_targets()])
-        while not stop.wait(policy.failsafe.interval_seconds):
-            guard.tick()
+    while not stop.is_set():
+        try:
+            with only_one(environment.state_dir, LOCK):
+                _watch(environment, policy, stop)
+        except SetupError:
+            # One guard a host is enough; this one stands by in case that one ends.
+            stop.wait(STAND_BY_SECONDS)
+
+
+def _watch(environment: Environment, policy: Policy, stop: threading.Event) -> None:
+    guard = Guard(environment, policy)
+    log.info("guard watches", targets=[str(ref) for ref in guard.own_targets()])
+    while not stop.wait(policy.failsafe.interval_seconds):
+        guard.tick()
 
 
 def _now_ms() -> int:

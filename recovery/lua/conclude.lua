@@ -117,7 +117,7 @@ if result == 'recovered' or result == 'failed' then
 end
 
 is_audited = entry ~= ''
-local entry_id = audit(string.sub(entry, 1, -2) .. ',"level":' .. math.max(level, 1) .. '}')
+local entry_id = audit(string.sub(entry, 1, -2) .. ',"level":' .. math.max(level, 1) .. '}', happened)
 redis.call('HSET', record, 'state', 'concluded', 'outcome', outcome, 'concluded_ms', now,
   'level', math.max(level, 1), 'audit_id', entry_id)
 redis.call('EXPIRE', record, record_ttl)

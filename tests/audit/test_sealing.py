@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -122,6 +123,18 @@ def test_what_is_no_entry_of_ours_is_kept_as_well(trail: Trail) -> None:
     assert trail.waiting() == 0
     assert [dict(entry.fields) for entry in trail.history()] == before
     assert before == [{"stored": stored} for stored in foreign]
+
+
+def test_entries_from_before_there_were_numbers_leave_no_gap(trail: Trail) -> None:
+    for number in range(3):
+        stored = {"entry": json.dumps({"target": "redis/a", "result": "failed"})}
+        trail.control.redis.xadd(trail.control.key("audit"), stored, id=f"1735600000000-{number}")
+    trail.write(0, 2)
+
+    report = trail.seal()
+
+    assert (report.moved, report.lost) == (5, [])
+    assert trail.verify().is_whole
 
 
 def test_numbers_that_the_stream_lost_are_said_and_told(trail: Trail) -> None:

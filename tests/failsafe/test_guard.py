@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -17,11 +17,11 @@ from recovery.cli.running import guard_command
 from recovery.components.redis.connection import hold, release
 from recovery.config import Environment, Policy
 from recovery.controlplane import ControlPlane
-from recovery.errors import SetupError
 from recovery.events import Result, TargetRef
-from recovery.failsafe.guard import Guard, only_one
+from recovery.failsafe.guard import LOCK, Guard
 from recovery.failsafe.ledger import Ledger
 from recovery.failsafe.merging import merge
+from recovery.instance import only_one
 from tests.fleet import ROOT
 from tests.policies import make_policy
 from tests.servers import RedisServer, filled
@@ -62,6 +62,13 @@ class Host:
     def live(self, ticks: int) -> None:
         for _ in range(ticks):
             self.guard.tick()
+
+    def spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """The guard as a process of its own."""
+        policy_file = str(self.folder / "recovery_config.yml")
+        environ = {**os.environ, **self.environ, "RECOVERY_CONFIG": policy_file}
+        command = [sys.executable, "-m", "recovery.failsafe"]
+        return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
 
     def entries(self) -> list[Any]:
         return [e.fields for e in audit.history(self.control, since=audit.last_hours(2))]
@@ -203,29 +210,25 @@ def test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while(host
     assert not host.guard.ledger.entries
 
 
-def test_one_guard_a_host(host: Host) -> None:
-    environment = Environment.read(host.environ)
-
-    with (
-        only_one(environment),
-        pytest.raises(SetupError, match="another guard"),
-        only_one(environment),
-    ):
-        pass
+def test_a_second_guard_of_a_host_stands_by(host: Host) -> None:
+    host.target.kill()
+    host.control_server.kill()
+    log = (host.folder / "guard.log").open("wb")
+    with only_one(host.folder / "state", LOCK):
+        second = host.spawn(log)
+        until(lambda: host.live(1) or host.guard.ledger.entries, what="the first one acts")
+        assert "guard watches" not in (host.folder / "guard.log").read_text()
+    second.terminate()
+    second.wait(10)
+    log.close()
 
 
 @pytest.mark.kill
 def test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it(host: Host) -> None:
-    environ = {
-        **os.environ,
-        **host.environ,
-        "RECOVERY_CONFIG": str(host.folder / "recovery_config.yml"),
-    }
     host.target.send_signal(signal.SIGSTOP)
     host.control_server.kill()
-    command = [sys.executable, "-m", "recovery.failsafe"]
     log = (host.folder / "guard.log").open("wb")
-    first = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+    first = host.spawn(log)
     path = host.folder / "state" / "failsafe" / "ledger.jsonl"
     until(lambda: path.exists() and "begun" in path.read_text(), what="a remedy begins")
     first.kill()
@@ -236,7 +239,7 @@ def test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it(host: 
     assert begun.entries[0].outcome is None
 
     host.target.kill()
-    second = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+    second = host.spawn(log)
     until(
         lambda: "cooldown" in (host.folder / "guard.log").read_text(),
         seconds=20,

@@ -39,6 +39,11 @@ class Swap:
         assert self.child.exitcode == 0
         return time.monotonic() - since
 
+    def dies(self) -> None:
+        """By itself, where its journal says so."""
+        self.child.join()
+        assert self.child.exitcode == -signal.SIGKILL
+
     def kill_after(self, seconds: float) -> None:
         self.reached.wait()
         self.child.join(seconds)
@@ -51,13 +56,23 @@ def start(run: Run, target: RedisTarget, journal: MemoryJournal, *, step: str = 
     reached = _context.Event()
     if step:
         journal.after(step, reached.set)
-    child = _context.Process(target=_run, args=(reached, run, target, journal, step))
+    # The server that forks may have been started by another test, with its environment.
+    arguments = (reached, run, target, journal, step, dict(os.environ))
+    child = _context.Process(target=_run, args=arguments)
     child.start()
     journal.watchers.clear()
     return Swap(child, reached)
 
 
-def _run(reached: Event, run: Run, target: RedisTarget, journal: MemoryJournal, step: str) -> None:
+def _run(
+    reached: Event,
+    run: Run,
+    target: RedisTarget,
+    journal: MemoryJournal,
+    step: str,
+    environ: dict[str, str],
+) -> None:
+    os.environ.update(environ)
     if not step:
         reached.set()
     try:

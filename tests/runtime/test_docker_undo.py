@@ -121,3 +121,17 @@ class TestDiscard:
             redis_container.api.inspect_volume(volume)
         for volume in set(volumes) - {redis_container.volume}:
             redis_container.api.remove_volume(volume)
+
+    def test_anonymous_volumes_go_that_the_target_has_others_for(
+        self, redis_container: RedisContainer, tmp_path: Path
+    ) -> None:
+        journal = restart(redis_container.target, MemoryJournal(tmp_path))
+        mounts = {m["Destination"]: m for m in redis_container.inspect()["Mounts"]}
+        redis_container.api.remove_container(redis_container.name, force=True)
+        redis_container.create()
+
+        discard(redis_container.target, FAST, journal.keep())
+
+        left = {volume["Name"] for volume in redis_container.api.volumes()["Volumes"]}
+        assert redis_container.volume in left
+        assert not {mounts["/scratch"]["Name"], mounts["/spare"]["Name"]} & left

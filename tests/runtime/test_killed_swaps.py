@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 from pathlib import Path
 
 import pytest
@@ -91,7 +90,7 @@ def test_whenever_it_is_killed_the_next_run_has_one_serving_container(
 
     assert configuration(container.inspect()) == before
     assert list(container.family()) == [container.name]
-    assert len(seen) > 4, seen
+    assert len(seen) > 2, seen
 
 
 def shape(container: RedisContainer) -> tuple[str, ...]:
@@ -107,9 +106,7 @@ def die_after(
     step: str, run: swapping.Run, container: RedisContainer, journal: MemoryJournal
 ) -> None:
     journal.after(step.format(name=container.name), swapping.die)
-    swap = swapping.start(run, container.target, journal)
-    swap.child.join()
-    assert swap.child.exitcode == -signal.SIGKILL
+    swapping.start(run, container.target, journal).dies()
 
 
 FORWARD_OR_BACK = [

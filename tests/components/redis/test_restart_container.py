@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from recovery.components.redis.probe import probe
 from recovery.components.redis.target import RedisTarget
-from recovery.errors import NotConfigured, RuntimeUnavailable, StillUnhealthy, WrongProcess
-from recovery.runtime import DockerRuntime
-from tests.containers import SERVER, SHORT, RedisContainer, configuration, restart
+from recovery.deadline import Deadline
+from recovery.errors import (
+    NeverReady,
+    NotConfigured,
+    NothingKept,
+    RuntimeUnavailable,
+    StillUnhealthy,
+    WrongProcess,
+)
+from recovery.runtime import CommandRuntime, DockerRuntime, Process, manage
+from tests.containers import SERVER, SHORT, RedisContainer, configuration, put_back, restart
 from tests.journals import MemoryJournal
-from tests.servers import RedisServer, free_port
+from tests.runtime import swapping
+from tests.servers import RedisServer, free_port, redis_binary
 from tests.waiting import until
 
 
@@ -131,3 +143,78 @@ def test_an_engine_that_is_away_is_unavailable(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeUnavailable):
         restart(RedisTarget(runtime=away), MemoryJournal(tmp_path))
+
+
+@dataclass(slots=True)
+class OwnRedis:
+    """A Redis that the policy starts by a command."""
+
+    target: RedisTarget
+
+    @property
+    def process(self) -> Process:
+        assert self.target.runtime is not None
+        return manage(self.target.runtime, Deadline(20).remaining)
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnRedis]:
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    server = RedisServer(tmp_path)
+    start = (redis_binary(), "--port", str(server.port), "--bind", "127.0.0.1", "--save", "")
+    runtime = CommandRuntime(kind="command", name="own", start=start)
+    own = OwnRedis(RedisTarget(url=server.url, runtime=runtime))
+    own.process.start()
+    until(server.answers)
+    yield own
+    own.process.stop(grace=1)
+
+
+class TestOtherRuntimes:
+    """Where nothing can be put aside, the process is restarted in place."""
+
+    def test_a_hung_process_is_another_one_afterwards(
+        self, own_redis: OwnRedis, tmp_path: Path
+    ) -> None:
+        hung = own_redis.process.inspect()
+        os.kill(hung.pid or 0, signal.SIGSTOP)
+        assert probe(own_redis.target, 1.0).failure_type == "unresponsive"
+
+        restart(own_redis.target, MemoryJournal(tmp_path))
+
+        assert probe(own_redis.target, 1.0).healthy
+        assert own_redis.process.inspect().id != hung.id
+
+    @pytest.mark.parametrize("step", ["process found", "process stopped", "process started"])
+    def test_killed_anywhere_the_next_run_has_it_serving(
+        self, own_redis: OwnRedis, tmp_path: Path, step: str
+    ) -> None:
+        journal = MemoryJournal(tmp_path).after(step, swapping.die)
+        swapping.start(swapping.succeed, own_redis.target, journal).dies()
+
+        restart(own_redis.target, MemoryJournal(tmp_path))
+
+        assert probe(own_redis.target, 1.0).healthy
+
+    def test_a_dry_run_leaves_it_alone(self, own_redis: OwnRedis, tmp_path: Path) -> None:
+        before = own_redis.process.inspect()
+
+        journal = restart(own_redis.target, MemoryJournal(tmp_path, dry_run=True))
+
+        assert {"process stopped", "process started"} <= set(journal.texts)
+        assert own_redis.process.inspect() == before
+
+    def test_one_that_never_answers_is_a_failure(self, own_redis: OwnRedis, tmp_path: Path) -> None:
+        elsewhere = own_redis.target.model_copy(update={"url": f"redis://127.0.0.1:{free_port()}"})
+
+        with pytest.raises(NeverReady):
+            restart(elsewhere, MemoryJournal(tmp_path, seconds=2))
+
+    def test_nothing_is_kept_that_could_be_undone(
+        self, own_redis: OwnRedis, tmp_path: Path
+    ) -> None:
+        journal = restart(own_redis.target, MemoryJournal(tmp_path))
+
+        assert not (tmp_path / "kept").exists()
+        with pytest.raises(NothingKept, match="restarted in place"):
+            put_back(own_redis.target, journal)
