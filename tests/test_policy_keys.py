@@ -90,6 +90,8 @@ BEHAVIOUR = {
     "undo.directory": "test_what_is_kept_is_known_everywhere_and_a_lost_control_plane_is_told_again",
     "undo.disk_budget_mb": "test_there_is_room_within_the_budget_and_never_for_the_last_of_the_disk",
     "undo.retention": "test_only_what_has_expired_is_discarded_and_may_be_twice",
+    "recovery.redis.strategies.flush_corrupted.server_share": "test_the_server_rests_for_the_rest_of_its_time",
+    "recovery.redis.strategies.flush_corrupted.scan_count": "test_a_smaller_portion_is_asked_for_more_often",
     "alerting.enabled": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_cooldown": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
@@ -114,8 +116,6 @@ BEHAVIOUR = {
 }
 
 WAITING = {
-    "recovery.redis.strategies.flush_corrupted.server_share": "tests",
-    "recovery.redis.strategies.flush_corrupted.scan_count": "tests",
     "alerting.channels": "delivery to Alertmanager",
     "integration.prometheus_alertmanager": "delivery to Alertmanager",
     "integration.alert_on_recovery": "delivery to Alertmanager",
