@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,15 @@ import redis
 
 from recovery import audit, degraded, holdings, producer, records
 from recovery.admission import Mode, ask
+from recovery.config import Environment
+from recovery.dispatch import dispatch
 from recovery.errors import InvalidEvent, NotKept, UnknownRecovery
 from recovery.events import Decision, FailureEvent, Refusal, Result, State, TargetRef
+from recovery.keeping import KeptState, Shelf
 from recovery.messages import read_event
 from tests.components.redis.flushing import holdings as everything
 from tests.fleet import DEFAULT_QUEUES, Fleet
+from tests.policies import make_policy
 from tests.stack import Stack
 from tests.waiting import until
 
@@ -166,11 +171,29 @@ def test_newer_data_refuses_an_undo_and_overwriting_it_can_be_undone(
     assert held(stack)[b"cache:1"][1] == b"newer"
 
 
-def test_what_is_not_there_is_neither_flushed_nor_undone(stack: Stack, fleet: Fleet) -> None:
+def test_what_is_not_there_or_undone_already_is_left_alone(stack: Stack, fleet: Fleet) -> None:
     fleet.start(queues=QUEUES)
 
     assert result(flush(stack)) is Result.NOT_NEEDED
     assert holdings.held(stack.control) == ()
+
+    with stack.target.client() as client:
+        client.set("cache:1", "x")
+    told = holdings.shelf(stack.control, stack.policy, Environment.read(stack.environ))
+    silent = Shelf(directory=told.directory, host=told.host)
+    flushed = flush(stack)
+    kept = holdings.find(stack.control, flushed.id)
+    # Killed after it had written down on the disk that all is back, and before it could say so.
+    on_disk = silent.open(flushed.id)
+    on_disk.mark(KeptState.UNDONE, "the-same")
+    on_disk.close()
+    late = stack.concluded(producer.undo(kept, app=stack.app, recovery_id="another"))
+    assert result(late) is Result.NOT_UNDONE
+    assert late.outcome is not None
+    assert late.outcome.error == "not_kept"
+    resumed = stack.concluded(producer.undo(kept, app=stack.app, recovery_id="the-same"))
+    assert result(resumed) is Result.UNDONE
+    holdings.sweep(stack.control, stack.policy, Environment.read(stack.environ))
 
     with pytest.raises(UnknownRecovery, match="nothing can be undone now"):
         holdings.find(stack.control, "never-was")
@@ -223,6 +246,20 @@ def test_an_undo_never_passes_a_live_lease(stack: Stack) -> None:
 def test_a_message_says_of_an_undo_only_which_one(stack: Stack, said: dict[str, Any]) -> None:
     with pytest.raises(InvalidEvent):
         read_event("1", {"component": "redis", "undo_of": "x", **said}, stack.policy)
+
+
+def test_a_flush_without_key_patterns_is_no_remedy(stack: Stack, tmp_path: Path) -> None:
+    target = {"default": {"url": stack.target.url}}
+    flush_all = {"name": "flush_corrupted", "conditions": ["corruption_detected"]}
+    policy = make_policy(tmp_path, target, extra_strategies=[flush_all])
+
+    for number, said in enumerate(
+        ({"strategy": "flush_corrupted"}, {"failure_type": "corruption_detected"})
+    ):
+        message = {"component": "redis", "source": "cli", **said}
+        decision = dispatch(stack.control, policy, str(number), message).decision
+        assert decision.reason is Refusal.NO_REMEDY
+    assert stack.control.redis.exists(stack.control.key("lease", TARGET)) == 0
 
 
 def test_overwrite_belongs_to_an_undo(stack: Stack) -> None:

@@ -37,6 +37,7 @@ _RECORD = struct.Struct(">IIq")
 
 _BLOCK, _FATE = b"B", b"F"
 _FASTEST = 1
+_PARTS = 64
 
 
 class Record(NamedTuple):
@@ -141,11 +142,14 @@ def unreadable_bytes(path: Path) -> int:
 def superseded(path: Path) -> set[tuple[int, int]]:
     """Block and place of every record behind which a newer one of the same key stands.
 
-    Eight bytes a key are held meanwhile, not the keys.
+    Eight bytes a key are held meanwhile, not the keys; in parts, since sorting takes five times
+    as much.
     """
-    seen = array("Q", (_short(record.key) for _, _, record in _removed(path)))
-    ordered = sorted(seen)
-    twice = {one for one, other in pairwise(ordered) if one == other}
+    parts = [array("Q") for _ in range(_PARTS)]
+    for _, _, record in _removed(path):
+        short = _short(record.key)
+        parts[short % _PARTS].append(short)
+    twice = {one for part in parts for one, other in pairwise(sorted(part)) if one == other}
     last: dict[bytes, tuple[int, int]] = {}
     old: set[tuple[int, int]] = set()
     if twice:

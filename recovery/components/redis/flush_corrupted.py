@@ -42,7 +42,7 @@ class FlushCorrupted(Parameters):
 
     key_patterns: tuple[KeyPattern, ...] = ()
     scan_count: int = Field(default=250, ge=10, le=10_000)
-    server_share: float = Field(default=0.8, gt=0, le=1)
+    server_share: float = Field(default=0.9, gt=0, le=1)
     decode_at_most_bytes: int = Field(default=1024 * 1024, ge=1)
     largest_key_mb: int = Field(default=64, ge=1, le=512)
 
