@@ -12,14 +12,13 @@ from uuid import uuid4
 
 import pytest
 
-from recovery import audit, registry
+from recovery import audit, records, registry
 from recovery.controlplane import ControlPlane
 from recovery.errors import ControlPlaneUnavailable, UnknownRecovery
 from recovery.events import State
-from recovery.records import load
 from tests.servers import RedisServer
 from tests.stack import Stack
-from tests.supervising import Supervised, supervising
+from tests.supervising import supervising
 from tests.waiting import until
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
@@ -68,7 +67,7 @@ class Load:
 
     def _is_over(self, identity: str) -> bool:
         try:
-            return load(self.stack.control, identity).state is State.CONCLUDED
+            return records.load(self.stack.control, identity).state is State.CONCLUDED
         except UnknownRecovery:
             return False
 
@@ -105,26 +104,17 @@ def test_each_worker_consumes_again_and_no_recovery_is_lost_or_run_twice(
     with supervising(tmp_path, environ, workers=[{**common, **one} for one in workers]) as found:
         until(lambda: len(registry.workers(stack.control)) == len(workers), seconds=30)
         load.until_each_ended(1)
-        before = found.mains()
 
         for _ in range(ROUNDS):
             control_redis.kill()
             load.until_missed(MISSED_SENDS)
             control_redis.start()
             load.until_each_ended(2)
-        replaced = len(set(before) - set(found.mains()))
 
-    judge(stack.control, load, counted, found, replaced)
-
-
-def judge(
-    control: ControlPlane, load: Load, counted: Path, found: Supervised, replaced: int
-) -> None:
-    runs = Counter(counted.read_text().split())
-    ended = [identity for ids in load.ended.values() for identity in ids]
-    entries = Counter(audited(control))
-    assert all(entries[identity] == 1 for identity in ended), found.said()
-    assert [identity for identity in ended if runs[identity] != 1] == [], found.said()
+    runs, entries = Counter(counted.read_text().split()), Counter(audited(stack.control))
+    ended = {identity for ids in load.ended.values() for identity in ids}
+    assert {identity for identity in ended if runs[identity] != 1} == set(), found.said()
+    assert {identity for identity in ended if entries[identity] != 1} == set(), found.said()
 
 
 def audited(control: ControlPlane) -> Iterable[str]:
