@@ -1,0 +1,190 @@
+"""A Chroma server's HTTP API, version 2, as far as probes and evidence need it; it changes nothing.
+
+Not the chromadb client: that has no timeout, opens a connection when it is made, and costs 0.8 s.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from recovery.components.chromadb.findings import Budget, Finding, from_message
+from recovery.components.chromadb.sampling import CollectionError, Vector
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.credentials import reveal
+
+MOST_BYTES = 32 * 1024 * 1024
+"""The longest answer that is read; a page of four vectors is far below."""
+MOST_COLLECTIONS = 1000
+"""How many collections one listing names."""
+
+
+class Unanswered(Exception):
+    """The server gave no usable answer; ``finding`` says which failure that is."""
+
+    def __init__(self, finding: Finding, *, dropped: bool = False) -> None:
+        super().__init__(finding.summary)
+        self.finding = finding
+        self.dropped = dropped
+
+
+class ChromaServer:
+    """One conversation with a server, which ends when its budget does.
+
+    Every call raises ``Unanswered``. Making one raises ``TargetRefused`` where the token cannot be
+    read.
+    """
+
+    def __init__(self, target: ChromaTarget, url: str, budget: Budget) -> None:
+        self._budget = budget
+        self._url = url
+        place = f"tenants/{_quoted(target.tenant)}/databases/{_quoted(target.database)}"
+        self._collections = f"/api/v2/{place}/collections"
+        self._client = httpx.Client(
+            base_url=url, headers=_headers(target), verify=_trust(target, url), trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def heartbeat(self) -> None:
+        answer = self._ask("GET", "/api/v2/heartbeat")
+        if not isinstance(answer, dict) or "nanosecond heartbeat" not in answer:
+            raise Unanswered(_temporary(f"{self._url} answers, and is no ChromaDB"))
+
+    def version(self) -> str:
+        return str(self._ask("GET", "/api/v2/version"))
+
+    def collections(self) -> list[ServedCollection]:
+        listed = self._ask("GET", f"{self._collections}?limit={MOST_COLLECTIONS}")
+        return [ServedCollection(self, found) for found in listed]
+
+    def of_collection(self, identity: str, method: str, what: str, **said: Any) -> Any:
+        return self._ask(method, f"{self._collections}/{identity}/{what}", said or None)
+
+    def _ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> Any:
+        seconds = max(self._budget.left(), 0.05)
+        with _named_errors(self._url, seconds):
+            with self._client.stream(method, path, json=content, timeout=seconds) as response:
+                body = self._read(response)
+            return _judged(response.status_code, body, self._url)
+
+    def _read(self, response: httpx.Response) -> bytes:
+        """Piece by piece, since a timeout of httpx's only holds for one piece."""
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > MOST_BYTES:
+                raise Unanswered(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
+            if self._budget.is_over:
+                raise Unanswered(_silent(self._url, self._budget.seconds))
+        return bytes(body)
+
+
+class ServedCollection:
+    """A ``sampling.Collection`` over HTTP."""
+
+    def __init__(self, server: ChromaServer, listed: dict[str, Any]) -> None:
+        self._server = server
+        self.id = str(listed["id"])
+        self.name = str(listed["name"])
+        settings = listed.get("configuration_json") or {}
+        kind = settings.get("hnsw") or settings.get("spann") or {}
+        self.space: str | None = kind.get("space")
+
+    def count(self) -> int:
+        return int(self._ask("GET", "count"))
+
+    def page(self, offset: int, limit: int) -> list[tuple[str, Vector]]:
+        said = {"offset": offset, "limit": limit, "include": ["embeddings"]}
+        got = self._ask("POST", "get", **said)
+        return [
+            (name, vector or ()) for name, vector in zip(got["ids"], got["embeddings"], strict=True)
+        ]
+
+    def query(self, vector: Vector, hits: int) -> list[tuple[str, float]]:
+        said = {"query_embeddings": [vector], "n_results": hits, "include": ["distances"]}
+        got = self._ask("POST", "query", **said)
+        distances = [float("nan") if one is None else one for one in got["distances"][0]]
+        return list(zip(got["ids"][0], distances, strict=True))
+
+    def _ask(self, method: str, what: str, **said: Any) -> Any:
+        try:
+            return self._server.of_collection(self.id, method, what, **said)
+        except Refused as refused:
+            raise CollectionError(str(refused)) from refused
+
+
+class Refused(Unanswered):
+    """The server answered with an error of its own."""
+
+
+@contextmanager
+def _named_errors(url: str, seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise Unanswered(_silent(url, seconds)) from error
+    except httpx.ConnectError as error:
+        said = Finding(failure_type="connection_error", summary=f"{url} cannot be reached: {error}")
+        raise Unanswered(said) from error
+    except httpx.TransportError as error:
+        said = Finding(failure_type="connection_error", summary=f"{url} hung up: {error}")
+        raise Unanswered(said, dropped=True) from error
+
+
+def _judged(status: int, body: bytes, url: str) -> Any:
+    if status in (401, 403):
+        raise Unanswered(
+            Finding(failure_type="auth_failure", summary=f"{url} refuses the token ({status})")
+        )
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise Unanswered(_temporary(f"{url} answers {status} and no JSON")) from error
+    if status == httpx.codes.OK:
+        return answer
+    text = f"{answer.get('error')}: {answer.get('message')}" if isinstance(answer, dict) else ""
+    if status in (429, 502, 503, 504):
+        raise Unanswered(_temporary(f"{url} answers {status} {text}"))
+    raise Refused(from_message(text or f"{url} answers {status}"))
+
+
+def _silent(url: str, seconds: float) -> Finding:
+    return Finding(
+        failure_type="connection_timeout", summary=f"{url} gives no answer within {seconds:.1f} s"
+    )
+
+
+def _temporary(summary: str) -> Finding:
+    return Finding(failure_type="temporary_failure", summary=summary)
+
+
+def _headers(target: ChromaTarget) -> dict[str, str]:
+    token = reveal(target.token, target.token_file)
+    if token is None:
+        return {}
+    if target.auth_header == "authorization":
+        return {"Authorization": f"Bearer {token}"}
+    return {"X-Chroma-Token": token}
+
+
+def _trust(target: ChromaTarget, url: str) -> ssl.SSLContext:
+    """The system's authorities, or the target's own alone."""
+    if not url.startswith("https://"):
+        # Never used, and cheap: reading the system's authorities takes longer than the probe.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ssl.create_default_context(cafile=target.tls_ca_file)
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

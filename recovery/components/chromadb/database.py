@@ -1,0 +1,253 @@
+"""What ``chroma.sqlite3`` says of itself and of its collections. Reads; never locks, never writes.
+
+The file of an application that has it open is read either from its bytes alone, or as immutable,
+or as a private copy: no SQLite lock is ever taken on it. Whoever reads a file that may change
+meanwhile compares its ``signature`` before and after.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sqlite3
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recovery.components.chromadb.findings import Budget, Finding
+
+NAME = "chroma.sqlite3"
+JOURNALS = (f"{NAME}-journal", f"{NAME}-wal", f"{NAME}-shm")
+TABLES = frozenset({"collections", "segments", "embeddings", "embeddings_queue", "max_seq_id"})
+MOST_COLLECTIONS = 10_000
+SMALLEST_PAGE = 512
+STEPS = 5_000
+"""How many steps of SQLite's machine lie between two looks at the clock."""
+
+_MAGIC = b"SQLite format 3\0"
+_PENDING_BYTE = 0x40000000
+_LOCK_BYTES = 512
+_FLOCK = "@hhqqi4x"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """The vector index of one collection as the database knows it.
+
+    ``records``: those of the collection. ``queued``: those in the write-ahead log that the index on
+    disk does not hold yet. ``synced``: the last position of the log that it does hold, 0 for none.
+    """
+
+    id: str
+    collection: str
+    dimension: int | None
+    space: str | None
+    records: int
+    queued: int
+    synced: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Catalogue:
+    """What the database lists. ``names`` are the collections of the target's own database."""
+
+    names: list[str] = field(default_factory=list)
+    collections: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a glance at the database tells. ``saved``: index folder → collection, once on disk."""
+
+    names: list[str]
+    collections: int
+    saved: dict[str, str]
+
+
+class OutOfTime(Exception):
+    """The budget was over before SQLite was done."""
+
+
+def look_at_file(folder: Path) -> Finding | None:
+    """Judge the file by its header alone. Raises ``OSError`` where it may not be read."""
+    if not folder.is_dir():
+        return _missing(f"{folder} is not there")
+    file = folder / NAME
+    try:
+        with file.open("rb") as source:
+            header = source.read(100)
+        size = file.stat().st_size
+    except FileNotFoundError:
+        return _missing(f"{file} is not there")
+    if size == 0:
+        return _missing(f"{file} is empty")
+    if not header.startswith(_MAGIC):
+        return _corrupted(f"{file} does not begin like a database")
+    page = int.from_bytes(header[16:18], "big")
+    page = 65536 if page == 1 else page
+    pages = int.from_bytes(header[28:32], "big")
+    if page < SMALLEST_PAGE or page & (page - 1):
+        return _corrupted(f"{file} has an impossible page size of {page}")
+    # The header's page count is only current where its two change counters agree.
+    if header[24:28] == header[92:96] and size < pages * page:
+        return _corrupted(f"{file} has {size} of its {pages * page} bytes")
+    return None
+
+
+def lock_holder(folder: Path) -> int | None:
+    """The process that holds a write lock on the database; 0 where another namespace hides it.
+
+    Asks the kernel without taking a lock. None: nobody.
+    """
+    asked = struct.pack(_FLOCK, fcntl.F_RDLCK, 0, _PENDING_BYTE, _LOCK_BYTES, 0)
+    with (folder / NAME).open("rb") as file:
+        answer = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    kind, holder = answer[0], int(answer[4])
+    return None if kind == fcntl.F_UNLCK else max(holder, 0)
+
+
+@contextmanager
+def opened(folder: Path, budget: Budget, *, immutable: bool) -> Iterator[sqlite3.Connection]:
+    """A connection whose reads end when the budget is over; ``in_time`` names that.
+
+    ``immutable`` reads a file that somebody else may write, without locks and without its journal;
+    otherwise it must be a private copy, whose journal is then rolled back as on any next start.
+    """
+    mode = "mode=ro&immutable=1" if immutable else "mode=rw"
+    address = f"{(folder / NAME).as_uri()}?{mode}"
+    with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
+        connection.set_progress_handler(lambda: budget.is_over, STEPS)
+        yield connection
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Raises ``OutOfTime`` where the connection's budget ended a read."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "interrupted" in str(error):
+            raise OutOfTime from error
+        raise
+
+
+def check(connection: sqlite3.Connection) -> Finding | None:
+    """SQLite's own check of every page; it finds damage of the database, never of an index.
+
+    Raises ``OutOfTime``.
+    """
+    with in_time():
+        answer = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if answer is None or answer[0] == "ok":
+        return None
+    return _corrupted(f"quick_check: {answer[0]}")
+
+
+def glance(connection: sqlite3.Connection, tenant: str, database: str) -> Listing:
+    """The collections of the target's own database, and all indexes that were ever saved."""
+    rows = connection.execute(
+        "SELECT c.name, d.name = ? AND d.tenant_id = ?"
+        " FROM collections c LEFT JOIN databases d ON c.database_id = d.id LIMIT ?",
+        (database, tenant, MOST_COLLECTIONS),
+    ).fetchall()
+    saved = connection.execute(
+        "SELECT s.id, c.name FROM segments s JOIN max_seq_id m ON m.segment_id = s.id"
+        " JOIN collections c ON s.collection = c.id WHERE s.scope = 'VECTOR' LIMIT ?",
+        (MOST_COLLECTIONS,),
+    ).fetchall()
+    own = [name for name, is_own in rows if is_own]
+    return Listing(names=own, collections=len(rows), saved=dict(saved))
+
+
+def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogue:
+    """The collections and their segments; ``finding`` names what does not fit together."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if not tables >= TABLES:
+        return Catalogue(finding=_missing("the database has none of Chroma's tables"))
+    rows = connection.execute(
+        "SELECT c.id, c.name, c.dimension, c.schema_str, c.config_json_str, d.name, d.tenant_id"
+        " FROM collections c LEFT JOIN databases d ON c.database_id = d.id LIMIT ?"
+        if _has_column(connection, "collections", "schema_str")
+        else "SELECT c.id, c.name, c.dimension, NULL, c.config_json_str, d.name, d.tenant_id"
+        " FROM collections c LEFT JOIN databases d ON c.database_id = d.id LIMIT ?",
+        (MOST_COLLECTIONS,),
+    ).fetchall()
+    counts = dict(connection.execute("SELECT segment_id, count(*) FROM embeddings GROUP BY 1"))
+    synced = {name: _number(at) for name, at in connection.execute("SELECT * FROM max_seq_id")}
+    found = Catalogue(collections=len(rows))
+    for identity, name, dimension, schema, config, its_database, its_tenant in rows:
+        if (its_tenant, its_database) == (tenant, database):
+            found.names.append(name)
+        segments = {
+            scope: segment
+            for segment, scope in connection.execute(
+                "SELECT id, scope FROM segments WHERE collection = ?", (identity,)
+            )
+        }
+        lost = {"VECTOR", "METADATA"} - set(segments)
+        if lost:
+            found.finding = _unreadable(f"{name} has lost its {' and '.join(sorted(lost))} segment")
+            continue
+        space = _space(schema, config)
+        if space is None:
+            found.finding = _unreadable(f"the settings of {name} cannot be read")
+        vectors = segments["VECTOR"]
+        at = synced.get(vectors, 0)
+        found.segments.append(
+            Segment(
+                id=vectors,
+                collection=name,
+                dimension=dimension,
+                space=space or None,
+                records=counts.get(segments["METADATA"], 0),
+                queued=_queued(connection, identity, at),
+                synced=at,
+            )
+        )
+    return found
+
+
+def _queued(connection: sqlite3.Connection, collection: str, after: int) -> int:
+    row = connection.execute(
+        "SELECT count(DISTINCT id) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?",
+        (after, f"%/{collection}"),
+    ).fetchone()
+    return int(row[0])
+
+
+def _space(schema: str | None, config: str | None) -> str | None:
+    """The distance function; "" where nothing says it, None where what says it cannot be read."""
+    try:
+        settings: Any = json.loads(schema) if schema else {}
+        own = settings.get("keys", {}).get("#embedding", {})
+        index = own.get("float_list", {}).get("vector_index", {}).get("config", {})
+        legacy: Any = json.loads(config) if config else {}
+    except (ValueError, AttributeError):
+        return None
+    return str(index.get("space") or (legacy.get("hnsw") or {}).get("space") or "")
+
+
+def _number(stored: int | bytes) -> int:
+    """Older versions stored positions of the log as big-endian bytes."""
+    return int.from_bytes(stored, "big") if isinstance(stored, bytes) else stored
+
+
+def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
+    return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
+
+
+def _missing(summary: str) -> Finding:
+    return Finding(failure_type="database_missing", summary=summary)
+
+
+def _corrupted(summary: str) -> Finding:
+    return Finding(failure_type="data_corruption", summary=summary)
+
+
+def _unreadable(summary: str) -> Finding:
+    return Finding(failure_type="corrupted_metadata", summary=summary)

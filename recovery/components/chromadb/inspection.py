@@ -1,0 +1,249 @@
+"""The child process that looks at a Chroma directory: ``python -m`` this module, order on stdin.
+
+A directory is not trusted: opening it may kill whoever does. So this runs beside the worker, prints
+what it is about to do before it does it, and may die of it. It only reads: see ``view`` for why
+Chroma itself is shown a copy. Nothing here holds a lock on the application's files.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recovery.components.chromadb import database, view
+from recovery.components.chromadb.database import Catalogue, OutOfTime, Segment
+from recovery.components.chromadb.findings import (
+    Budget,
+    Examined,
+    Finding,
+    from_database,
+    from_message,
+    from_names,
+)
+from recovery.events import Figure
+
+LOOKS = 3
+"""What is found while files change must be found this often in a row to be believed."""
+LOCK_PATIENCE = 0.7
+"""Seconds for which a lock is held, and nothing is written, until it counts as forgotten."""
+LOOK_PAUSE = 0.02
+FILES_SHARE = 0.5
+"""The share of the time that the files may take; the rest is for opening the copy."""
+OPENING_SECONDS = 1.0
+"""With less than this left, opening is not begun: that would prove nothing."""
+MOST_QUEUED = 5_000
+"""Chroma indexes the log anew whenever it opens; past this many records that takes too long."""
+MOST_COLLECTIONS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to look at. ``view`` is an empty private folder; ``timeout`` in seconds is for all."""
+
+    path: str
+    view: str
+    timeout: float
+    tenant: str
+    database: str
+    latency_ms: float
+    collections: dict[str, int] = field(default_factory=dict)
+    opens: bool = True
+    judges_files: bool = True
+
+
+def main() -> int:
+    order = Order(**json.load(sys.stdin))
+    # Whoever asked may die; this process then ends by itself, and leaves no huge core file.
+    signal.setitimer(signal.ITIMER_REAL, order.timeout + 1.0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):
+        # Where memory runs out, a probe goes first, and never the database that it looks at.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    say(verdict=Inspection(order).run().as_dict())
+    return 0
+
+
+def say(**what: Any) -> None:
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
+
+
+class Inspection:
+    """One look at a directory, repeated where it changed meanwhile."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.path = Path(order.path)
+        self.budget = Budget(order.timeout)
+        self.figures: dict[str, Figure] = {}
+        self.segments: list[Segment] = []
+
+    def run(self) -> Examined:
+        try:
+            finding = self._insist()
+        except PermissionError as error:
+            finding = Finding(
+                failure_type="auth_failure", summary=f"{error.filename} may not be read"
+            )
+        return Examined(finding=finding, figures=self.figures)
+
+    def _insist(self) -> Finding | None:
+        """A finding counts when the files stood still, or when it is found each time."""
+        found: list[Finding] = []
+        while len(found) < LOOKS:
+            before = view.signature(self.path)
+            copy = Path(self.order.view) / str(len(found))
+            copy.mkdir()
+            finding = self._look(copy)
+            if finding is None or before == view.signature(self.path):
+                return finding
+            found.append(finding)
+            shutil.rmtree(copy)
+        if len({finding.failure_type for finding in found}) == 1:
+            return found[-1]
+        self.figures["moving"] = True
+        return None
+
+    def _look(self, copy: Path) -> Finding | None:
+        say(stage="database")
+        finding = database.look_at_file(self.path) or self._forgotten_lock()
+        if finding is not None:
+            return finding
+        room = view.free_bytes(copy)
+        size = view.database_bytes(self.path)
+        self.figures.update(database_mb=round(size / 1e6, 1), depth="header")
+        is_copied = size <= room
+        if is_copied:
+            view.copy_database(self.path, copy)
+        elif view.is_being_written(self.path):
+            return None
+        try:
+            catalogue = self._read(copy if is_copied else self.path, immutable=not is_copied)
+        except sqlite3.DatabaseError as error:
+            return from_database(error)
+        except OutOfTime:
+            return None
+        finding = self._judge(catalogue) or self._judge_indexes()
+        if finding is not None or not (is_copied and self._may_open()):
+            return finding
+        return self._open(copy, room - size)
+
+    def _forgotten_lock(self) -> Finding | None:
+        """A writer that works keeps changing its files; one that only holds a lock blocks all."""
+        began, standing = time.monotonic(), view.signature(self.path)
+        while (holder := database.lock_holder(self.path)) is not None:
+            waited = time.monotonic() - began
+            if standing != view.signature(self.path):
+                return None
+            if waited > LOCK_PATIENCE:
+                by = f"process {holder}" if holder else "another process"
+                return Finding(
+                    failure_type="temporary_failure",
+                    summary=f"the database has been locked for {waited:.1f} s by {by}",
+                )
+            time.sleep(LOOK_PAUSE)
+        return None
+
+    def _read(self, folder: Path, *, immutable: bool) -> Catalogue:
+        share = Budget(self.budget.left() * FILES_SHARE)
+        with database.opened(folder, share, immutable=immutable) as connection:
+            with database.in_time():
+                catalogue = database.read(connection, self.order.tenant, self.order.database)
+            self.segments = catalogue.segments
+            self.figures["collections"] = catalogue.collections
+            self.figures["records"] = sum(segment.records for segment in catalogue.segments)
+            try:
+                catalogue.finding = database.check(connection) or catalogue.finding
+                self.figures["integrity"] = "checked"
+            except OutOfTime:
+                self.figures["integrity"] = "out of time"
+        return catalogue
+
+    def _judge(self, catalogue: Catalogue) -> Finding | None:
+        self.figures["depth"] = "database"
+        if catalogue.finding is not None:
+            return catalogue.finding
+        return from_names(
+            list(self.order.collections), catalogue.names, is_empty=not catalogue.collections
+        )
+
+    def _judge_indexes(self) -> Finding | None:
+        if find_spec("numpy") is None or not self.order.judges_files:
+            return None
+        from recovery.components.chromadb import index_files
+
+        say(stage="index")
+        share = Budget(self.budget.left() * FILES_SHARE)
+        judged = 0
+        for segment in self._in_order():
+            if share.is_over and judged:
+                break
+            try:
+                finding = index_files.examine(self.path, segment, share)
+            except index_files.UnknownFormat as unknown:
+                self.figures["index_format"] = str(unknown)
+                continue
+            if finding is not None:
+                return finding
+            judged += 1
+        self.figures["indexes_judged"] = judged
+        self.figures["depth"] = "index"
+        return None
+
+    def _in_order(self) -> list[Segment]:
+        """The expected ones first, the rest by chance, so that repeated looks reach all."""
+        mixed = random.sample(self.segments, len(self.segments))
+        return sorted(mixed, key=lambda segment: segment.collection not in self.order.collections)
+
+    def _may_open(self) -> bool:
+        possible = self.order.opens and find_spec("chromadb") is not None
+        return possible and self.budget.left() >= OPENING_SECONDS
+
+    def _open(self, copy: Path, room: int) -> Finding | None:
+        """Show Chroma the copy, and have what it opened find its own vectors."""
+        few = [s for s in self._in_order() if s.queued <= MOST_QUEUED][:MOST_COLLECTIONS]
+        copied = view.copy_indexes(self.path, copy, [segment.id for segment in few], room)
+        say(stage="open", figures=self.figures)
+        from recovery.components.chromadb import opened, sampling
+
+        try:
+            served = opened.open_collections(copy, self.order.tenant, self.order.database)
+        except sampling.CollectionError as error:
+            return from_message(str(error))
+        asked = 0
+        for segment in few:
+            if segment.id not in copied or segment.collection not in served:
+                continue
+            if self.budget.left() < OPENING_SECONDS / 2 and asked:
+                break
+            say(stage="open", collection=segment.collection, figures=self.figures)
+            examined = sampling.examine(
+                served[segment.collection],
+                self.budget,
+                at_least=self.order.collections.get(segment.collection, 0),
+                latency_ms=self.order.latency_ms,
+            )
+            asked += 1
+            self.figures.update(
+                {name: value for name, value in examined.figures.items() if name != "records"}
+            )
+            if examined.finding is not None:
+                return examined.finding
+        self.figures["opened"] = asked
+        self.figures["depth"] = "query"
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The health check of a ChromaDB: its directory from outside, then what a client would meet.
+
+The directory comes first: what is wrong there explains a server that is away, and a server is not
+asked what is known to kill it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from recovery.components.chromadb import child, database, served, view
+from recovery.components.chromadb.findings import (
+    Budget,
+    Examined,
+    Finding,
+    from_database,
+    from_names,
+)
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.events import ProbeReport
+
+LOOKS = 3
+
+
+def probe(target: ChromaTarget, timeout: float) -> ProbeReport:
+    """Look at everything that ``timeout`` seconds allow; ``depth`` among the figures says how far.
+
+    Raises ``RemedyError`` where the inspection itself cannot run.
+    """
+    budget = Budget(timeout)
+    examined = Examined()
+    if target.path is not None:
+        examined = child.inspect(target, target.path, budget)
+    if examined.finding is None and target.server is not None:
+        asked = served.examine(target, target.server, budget)
+        asked.figures = {**examined.figures, **asked.figures}
+        examined = asked
+    return examined.as_report(_well(examined))
+
+
+def light(target: ChromaTarget, timeout: float) -> ProbeReport:
+    """What costs milliseconds: the database's header and folders, heartbeat, names; no child."""
+    budget = Budget(timeout)
+    examined = Examined(figures={"depth": "header"})
+    if target.path is not None:
+        examined.finding = _glance(target, target.path, budget)
+    if examined.finding is None and target.server is not None:
+        examined = served.listen(target, target.server, budget)
+    return examined.as_report(_well(examined))
+
+
+def _glance(target: ChromaTarget, path: Path, budget: Budget) -> Finding | None:
+    """The header, the listed collections, and a folder for each index that was ever saved."""
+    finding = None
+    for _ in range(LOOKS):
+        before = view.signature(path)
+        try:
+            finding = database.look_at_file(path) or _glance_inside(target, path, budget)
+        except PermissionError as error:
+            return Finding(failure_type="auth_failure", summary=f"{error.filename} may not be read")
+        if finding is None or before == view.signature(path):
+            return finding
+    return finding
+
+
+def _glance_inside(target: ChromaTarget, path: Path, budget: Budget) -> Finding | None:
+    if view.is_being_written(path):
+        return None
+    try:
+        with database.opened(path, budget, immutable=True) as connection, database.in_time():
+            listing = database.glance(connection, target.tenant, target.database)
+    except database.OutOfTime:
+        return None
+    except sqlite3.DatabaseError as error:
+        return from_database(error)
+    missing = from_names(list(target.collections), listing.names, is_empty=not listing.collections)
+    return missing or next(
+        (
+            Finding(failure_type="index_incomplete", summary=f"the folder of {name} is gone")
+            for segment, name in listing.saved.items()
+            if not (path / segment / view.PICKLE).exists()
+        ),
+        None,
+    )
+
+
+def _well(examined: Examined) -> str:
+    figures = examined.figures
+    said = [f"{figures['collections']} collections"] if "collections" in figures else []
+    if "query_ms" in figures:
+        said.append(f"a query takes {figures['query_ms']} ms")
+    if "depth" in figures:
+        said.append(f"looked as deep as {figures['depth']}")
+    return ", ".join(said)
