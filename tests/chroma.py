@@ -10,16 +10,19 @@ import os
 import shutil
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -76,11 +79,52 @@ class ChromaDirectory:
         shutil.copytree(self.path, path)
         return ChromaDirectory(path)
 
+    def change(self, statement: str) -> None:
+        database = sqlite3.connect(self.database)
+        database.execute(statement)
+        database.commit()
+        database.close()
+
     def as_seen(self) -> dict[str, Any]:
         """What an application that opens it sees; ``exit`` is negative where a signal ended it."""
         done = ask("query", self.path, count=COUNT, dimension=DIMENSION)
         lines = done.stdout.splitlines()
         return {**(json.loads(lines[-1]) if lines else {}), "exit": done.returncode}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Another process holds the database's write lock and does nothing with it."""
+        hold = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        hold += "db.execute('BEGIN EXCLUSIVE'); print('held', flush=True); sys.stdin.read()"
+        with child([sys.executable, "-c", hold, str(self.database)]) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            yield
+
+    @contextmanager
+    def growing(self) -> Iterator[subprocess.Popen[str]]:
+        """An application adds, deletes and queries without a pause, one batch a line."""
+        said = json.dumps({"count": COUNT, "dimension": DIMENSION, "batch": 60})
+        command = [sys.executable, "-m", "tests.chroma_child", "keep_adding", str(self.path), said]
+        with child(command) as application:
+            assert application.stdout is not None
+            application.stdout.readline()
+            yield application
+
+
+@contextmanager
+def child(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that ends when its standard input is closed; fails the test where it fails."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    try:
+        yield process
+        _, complaint = process.communicate(timeout=60)
+        assert process.returncode == 0, complaint
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 @dataclass(slots=True)
@@ -112,10 +156,11 @@ class ServedChroma:
         return self
 
     def answers(self) -> bool:
-        with suppress(urllib.error.URLError, ConnectionError):
+        try:
             with urllib.request.urlopen(f"{self.url}/api/v2/heartbeat", timeout=5) as answer:
                 return bool(answer.status == 200)
-        return False
+        except (urllib.error.URLError, ConnectionError):
+            return False
 
     def send_signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -135,6 +180,53 @@ class ServedChroma:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+class Gate(BaseHTTPRequestHandler):
+    """A reverse proxy that lets nobody through without the token, as one puts before a Chroma:
+    since 1.0 a server has no credentials of its own."""
+
+    upstream: ClassVar[str]
+    header: ClassVar[str]
+    token: ClassVar[str]
+
+    def do_GET(self) -> None:
+        self.forward(None)
+
+    def do_POST(self) -> None:
+        self.forward(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def forward(self, body: bytes | None) -> None:
+        if self.headers.get(self.header) != self.token:
+            self.send_error(401)
+            return
+        asked = urllib.request.Request(f"{self.upstream}{self.path}", data=body)
+        asked.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            content = answer.read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Tests read answers, not logs."""
+
+
+@contextmanager
+def gate(
+    server: ServedChroma, header: str, token: str, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """The URL of a proxy before a server that wants ``header: token``."""
+    said = {"upstream": server.url, "header": header, "token": token}
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("TestGate", (Gate,), said)) as proxy:
+        if tls is not None:
+            proxy.socket = tls.wrap_socket(proxy.socket, server_side=True)
+        serving = threading.Thread(target=proxy.serve_forever, args=(0.05,))
+        serving.start()
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{proxy.server_address[1]}"
+        proxy.shutdown()
+        serving.join()
 
 
 @pytest.fixture(scope="session")
@@ -182,13 +274,6 @@ def truncate(path: Path, share: float = 0.5) -> None:
 
 def noise(path: Path) -> None:
     path.write_bytes(os.urandom(path.stat().st_size))
-
-
-def change_database(directory: ChromaDirectory, statement: str) -> None:
-    database = sqlite3.connect(directory.database)
-    database.execute(statement)
-    database.commit()
-    database.close()
 
 
 def spoil_pages(directory: ChromaDirectory) -> None:
@@ -246,12 +331,12 @@ COLLECTION_DAMAGES = (
     Damage(
         "segments of a collection gone",
         "corrupted_metadata",
-        lambda d: change_database(d, "DELETE FROM segments WHERE scope = 'VECTOR'"),
+        lambda d: d.change("DELETE FROM segments WHERE scope = 'VECTOR'"),
     ),
     Damage(
         "schema of a collection unreadable",
         "corrupted_metadata",
-        lambda d: change_database(d, "UPDATE collections SET schema_str = '{' WHERE name = 'docs'"),
+        lambda d: d.change("UPDATE collections SET schema_str = '{' WHERE name = 'docs'"),
     ),
 )
 

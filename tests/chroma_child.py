@@ -1,12 +1,13 @@
 """What tests have ChromaDB's own client do, always in a process of its own.
 
-``python -m tests.chroma_child ACTION PATH [JSON]``: build, delete, query. Prints one JSON line.
+``python -m tests.chroma_child ACTION PATH [JSON]``; what it did is the last line that it prints.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import select
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +57,32 @@ def build(path: str, said: dict[str, Any]) -> dict[str, Any]:
     return {"docs": docs.count()}
 
 
+def add_database(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """A tenant and a database of their own, with one collection of three records."""
+    settings = Settings(is_persistent=True, persist_directory=path, anonymized_telemetry=False)
+    admin = chromadb.AdminClient(settings)
+    admin.create_tenant(said["tenant"])
+    admin.create_database(said["database"], said["tenant"])
+    opened = chromadb.PersistentClient(path, Settings(anonymized_telemetry=False), **said)
+    opened.create_collection("elsewhere").add(ids=["a", "b", "c"], embeddings=vectors(3, 8))
+    return {"collections": len(opened.list_collections())}
+
+
+def keep_adding(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """An application that writes until its standard input is closed; fails where a write does."""
+    docs = client(path).get_collection("docs")
+    added = said["count"]
+    drawn = vectors(said["batch"], said["dimension"])
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        names = [f"id-{added + number}" for number in range(said["batch"])]
+        docs.add(ids=names, embeddings=drawn, documents=names)
+        docs.delete(ids=names[:5])
+        docs.query(query_embeddings=drawn[:1], n_results=10)
+        added += said["batch"]
+        say({"added": added})
+    return {"records": docs.count()}
+
+
 def delete(path: str, said: dict[str, Any]) -> dict[str, Any]:
     opened = client(path)
     opened.delete_collection(said["name"])
@@ -87,5 +114,11 @@ def query(path: str, said: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     action, path, *rest = sys.argv[1:]
-    actions = {"build": build, "delete": delete, "query": query}
+    actions = {
+        "add_database": add_database,
+        "build": build,
+        "delete": delete,
+        "keep_adding": keep_adding,
+        "query": query,
+    }
     say(actions[action](path, json.loads(rest[0]) if rest else {}))

@@ -8,4 +8,4 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-pytest_plugins = ["tests.chroma", "tests.docker_engine", "tests.servers", "tests.stack"]
+pytest_plugins = ["tests.docker_engine", "tests.servers", "tests.chroma", "tests.stack"]

@@ -44,6 +44,7 @@ class ChromaServer:
     def __init__(self, target: ChromaTarget, url: str, budget: Budget) -> None:
         self._budget = budget
         self._url = url
+        self._is_alive = False
         place = f"tenants/{_quoted(target.tenant)}/databases/{_quoted(target.database)}"
         self._collections = f"/api/v2/{place}/collections"
         self._client = httpx.Client(
@@ -60,6 +61,7 @@ class ChromaServer:
         answer = self._ask("GET", "/api/v2/heartbeat")
         if not isinstance(answer, dict) or "nanosecond heartbeat" not in answer:
             raise Unanswered(_temporary(f"{self._url} answers, and is no ChromaDB"))
+        self._is_alive = True
 
     def version(self) -> str:
         return str(self._ask("GET", "/api/v2/version"))
@@ -73,7 +75,7 @@ class ChromaServer:
 
     def _ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> Any:
         seconds = max(self._budget.left(), 0.05)
-        with _named_errors(self._url, seconds):
+        with self._named_errors():
             with self._client.stream(method, path, json=content, timeout=seconds) as response:
                 body = self._read(response)
             return _judged(response.status_code, body, self._url)
@@ -86,8 +88,28 @@ class ChromaServer:
             if len(body) > MOST_BYTES:
                 raise Unanswered(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
             if self._budget.is_over:
-                raise Unanswered(_silent(self._url, self._budget.seconds))
+                raise Unanswered(self._silent())
         return bytes(body)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise Unanswered(self._silent()) from error
+        except httpx.ConnectError as error:
+            raise Unanswered(_away(f"{self._url} cannot be reached: {error}")) from error
+        except httpx.TransportError as error:
+            raise Unanswered(_away(f"{self._url} hung up: {error}"), dropped=True) from error
+
+    def _silent(self) -> Finding:
+        within = f"within {self._budget.seconds:.1f} s"
+        if self._is_alive:
+            # Whoever locks the database makes everything but the heartbeat wait.
+            return _temporary(f"{self._url} answers heartbeats, and nothing else {within}")
+        return Finding(
+            failure_type="connection_timeout", summary=f"{self._url} gives no answer {within}"
+        )
 
 
 class ServedCollection:
@@ -128,20 +150,6 @@ class Refused(Unanswered):
     """The server answered with an error of its own."""
 
 
-@contextmanager
-def _named_errors(url: str, seconds: float) -> Iterator[None]:
-    try:
-        yield
-    except httpx.TimeoutException as error:
-        raise Unanswered(_silent(url, seconds)) from error
-    except httpx.ConnectError as error:
-        said = Finding(failure_type="connection_error", summary=f"{url} cannot be reached: {error}")
-        raise Unanswered(said) from error
-    except httpx.TransportError as error:
-        said = Finding(failure_type="connection_error", summary=f"{url} hung up: {error}")
-        raise Unanswered(said, dropped=True) from error
-
-
 def _judged(status: int, body: bytes, url: str) -> Any:
     if status in (401, 403):
         raise Unanswered(
@@ -159,10 +167,8 @@ def _judged(status: int, body: bytes, url: str) -> Any:
     raise Refused(from_message(text or f"{url} answers {status}"))
 
 
-def _silent(url: str, seconds: float) -> Finding:
-    return Finding(
-        failure_type="connection_timeout", summary=f"{url} gives no answer within {seconds:.1f} s"
-    )
+def _away(summary: str) -> Finding:
+    return Finding(failure_type="connection_error", summary=summary)
 
 
 def _temporary(summary: str) -> Finding:

@@ -25,11 +25,11 @@ AMPLE_SECONDS = 10.0
 
 
 def inspect(
-    target: ChromaTarget, path: Path, budget: Budget, *, opens: bool = True, files: bool = True
+    target: ChromaTarget, path: Path, budget: Budget, *, judges_files: bool = True
 ) -> Examined:
     """Have a child look at a directory. Raises ``RemedyError`` where the child cannot do its work.
 
-    ``opens`` false: do not show Chroma a copy. ``files`` false: open whatever the files look like.
+    ``judges_files`` false: show Chroma a copy whatever its index files look like.
     """
     with view.private_folder() as private:
         order = Order(
@@ -41,8 +41,7 @@ def inspect(
             database=target.database,
             latency_ms=target.thresholds.latency_ms,
             collections=target.collections,
-            opens=opens,
-            judges_files=files,
+            judges_files=judges_files,
         )
         return run(COMMAND, order, budget)
 

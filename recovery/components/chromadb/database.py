@@ -37,8 +37,8 @@ _FLOCK = "@hhqqi4x"
 class Segment:
     """The vector index of one collection as the database knows it.
 
-    ``records``: those of the collection. ``queued``: those in the write-ahead log that the index on
-    disk does not hold yet. ``synced``: the last position of the log that it does hold, 0 for none.
+    ``records``: those of the collection. ``logged``: those that the write-ahead log still names.
+    ``queued``: those of them that the index on disk does not hold yet.
     """
 
     id: str
@@ -46,8 +46,8 @@ class Segment:
     dimension: int | None
     space: str | None
     records: int
+    logged: int
     queued: int
-    synced: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a glance at the database tells. ``saved``: index folder → collection, once on disk."""
+    """What a glance at the database tells. ``saved``: index folder → collection; must be there."""
 
     names: list[str]
     collections: int
@@ -161,7 +161,9 @@ def glance(connection: sqlite3.Connection, tenant: str, database: str) -> Listin
         (MOST_COLLECTIONS,),
     ).fetchall()
     own = [name for name, is_own in rows if is_own]
-    return Listing(names=own, collections=len(rows), saved=dict(saved))
+    # A log that is never purged rebuilds an index that is gone: only a count shows what is lost.
+    lasting = dict(saved) if _purges(connection) else {}
+    return Listing(names=own, collections=len(rows), saved=lasting)
 
 
 def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogue:
@@ -197,7 +199,6 @@ def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogu
         if space is None:
             found.finding = _unreadable(f"the settings of {name} cannot be read")
         vectors = segments["VECTOR"]
-        at = synced.get(vectors, 0)
         found.segments.append(
             Segment(
                 id=vectors,
@@ -205,19 +206,28 @@ def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogu
                 dimension=dimension,
                 space=space or None,
                 records=counts.get(segments["METADATA"], 0),
-                queued=_queued(connection, identity, at),
-                synced=at,
+                logged=_logged(connection, identity, 0),
+                queued=_logged(connection, identity, synced.get(vectors, 0)),
             )
         )
     return found
 
 
-def _queued(connection: sqlite3.Connection, collection: str, after: int) -> int:
+def _logged(connection: sqlite3.Connection, collection: str, after: int) -> int:
     row = connection.execute(
         "SELECT count(DISTINCT id) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?",
         (after, f"%/{collection}"),
     ).fetchone()
     return int(row[0])
+
+
+def _purges(connection: sqlite3.Connection) -> bool:
+    """Whether the log is emptied of what the indexes hold, which is Chroma's default."""
+    try:
+        row = connection.execute("SELECT config_json_str FROM embeddings_queue_config").fetchone()
+        return row is None or bool(json.loads(row[0]).get("automatically_purge", True))
+    except (sqlite3.OperationalError, ValueError):
+        return True
 
 
 def _space(schema: str | None, config: str | None) -> str | None:

@@ -30,6 +30,12 @@ class Examined:
     finding: Finding | None = None
     figures: dict[str, Figure] = field(default_factory=dict)
 
+    def add(self, of_one: Examined) -> None:
+        """Take over what one collection showed: counts are summed, of times the longest holds."""
+        self.finding = self.finding or of_one.finding
+        for name, value in of_one.figures.items():
+            self.figures[name] = _together(name, self.figures.get(name), value)
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "finding": self.finding.as_dict() if self.finding else None,
@@ -50,6 +56,12 @@ class Examined:
             summary=(found.summary if found else well)[:LONGEST_SUMMARY],
             figures=self.figures,
         )
+
+
+def _together(name: str, known: Figure, value: Figure) -> Figure:
+    if not isinstance(value, int | float) or not isinstance(known, int | float):
+        return value
+    return max(known, value) if name.endswith("_ms") else known + value
 
 
 class Budget:

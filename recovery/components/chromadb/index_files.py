@@ -65,11 +65,12 @@ def examine(root: Path, segment: Segment, budget: Budget) -> Finding | None:
     """Judge the index of one collection. Raises ``UnknownFormat``."""
     folder = root / segment.id
     if not (folder / PICKLE).exists():
-        # Before its first save an index has no map of ids, and the log still holds every record.
-        if segment.queued >= segment.records:
+        # Without a map of ids Chroma begins anew from the log, which before the first save, or
+        # where it is never purged, holds every record.
+        if segment.logged >= segment.records:
             return None
         gone = PICKLE if folder.is_dir() else "the index's folder"
-        return _incomplete(segment, segment.queued, f"{gone} is gone")
+        return _incomplete(segment, segment.logged, f"{gone} is gone")
     try:
         header = read_header(folder)
         _check_header(header, segment)

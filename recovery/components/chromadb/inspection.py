@@ -42,7 +42,7 @@ FILES_SHARE = 0.5
 """The share of the time that the files may take; the rest is for opening the copy."""
 OPENING_SECONDS = 1.0
 """With less than this left, opening is not begun: that would prove nothing."""
-MOST_QUEUED = 5_000
+MOST_LOGGED = 5_000
 """Chroma indexes the log anew whenever it opens; past this many records that takes too long."""
 MOST_COLLECTIONS = 16
 
@@ -58,7 +58,6 @@ class Order:
     database: str
     latency_ms: float
     collections: dict[str, int] = field(default_factory=dict)
-    opens: bool = True
     judges_files: bool = True
 
 
@@ -207,12 +206,11 @@ class Inspection:
         return sorted(mixed, key=lambda segment: segment.collection not in self.order.collections)
 
     def _may_open(self) -> bool:
-        possible = self.order.opens and find_spec("chromadb") is not None
-        return possible and self.budget.left() >= OPENING_SECONDS
+        return find_spec("chromadb") is not None and self.budget.left() >= OPENING_SECONDS
 
     def _open(self, copy: Path, room: int) -> Finding | None:
         """Show Chroma the copy, and have what it opened find its own vectors."""
-        few = [s for s in self._in_order() if s.queued <= MOST_QUEUED][:MOST_COLLECTIONS]
+        few = [s for s in self._in_order() if s.logged <= MOST_LOGGED][:MOST_COLLECTIONS]
         copied = view.copy_indexes(self.path, copy, [segment.id for segment in few], room)
         say(stage="open", figures=self.figures)
         from recovery.components.chromadb import opened, sampling
@@ -221,28 +219,24 @@ class Inspection:
             served = opened.open_collections(copy, self.order.tenant, self.order.database)
         except sampling.CollectionError as error:
             return from_message(str(error))
-        asked = 0
+        found, asked = Examined(figures=self.figures), 0
         for segment in few:
             if segment.id not in copied or segment.collection not in served:
                 continue
-            if self.budget.left() < OPENING_SECONDS / 2 and asked:
+            if found.finding or (asked and self.budget.left() < OPENING_SECONDS / 2):
                 break
             say(stage="open", collection=segment.collection, figures=self.figures)
-            examined = sampling.examine(
-                served[segment.collection],
-                self.budget,
-                at_least=self.order.collections.get(segment.collection, 0),
-                latency_ms=self.order.latency_ms,
+            found.add(
+                sampling.examine(
+                    served[segment.collection],
+                    self.budget,
+                    at_least=self.order.collections.get(segment.collection, 0),
+                    latency_ms=self.order.latency_ms,
+                )
             )
             asked += 1
-            self.figures.update(
-                {name: value for name, value in examined.figures.items() if name != "records"}
-            )
-            if examined.finding is not None:
-                return examined.finding
-        self.figures["opened"] = asked
-        self.figures["depth"] = "query"
-        return None
+        self.figures.update(opened=asked, depth="query")
+        return found.finding
 
 
 if __name__ == "__main__":

@@ -75,13 +75,18 @@ def _glance_inside(target: ChromaTarget, path: Path, budget: Budget) -> Finding 
     except sqlite3.DatabaseError as error:
         return from_database(error)
     missing = from_names(list(target.collections), listing.names, is_empty=not listing.collections)
-    return missing or next(
-        (
-            Finding(failure_type="index_incomplete", summary=f"the folder of {name} is gone")
-            for segment, name in listing.saved.items()
-            if not (path / segment / view.PICKLE).exists()
-        ),
-        None,
+    judged = (_saved(path / segment, name) for segment, name in listing.saved.items())
+    return missing or next(filter(None, judged), None)
+
+
+def _saved(folder: Path, collection: str) -> Finding | None:
+    """An index that was saved once has all of its files, and without its map it is not searched."""
+    gone = [name for name in view.INDEX_NAMES if not (folder / name).exists()]
+    if not gone:
+        return None
+    return Finding(
+        failure_type="index_incomplete" if view.PICKLE in gone else "index_corrupted",
+        summary=f"{collection}: {', '.join(gone)} of its index not there",
     )
 
 

@@ -1,6 +1,6 @@
 """Whether a collection gives back what it holds: a few of its own vectors must find themselves.
 
-Bounded whatever the size: a handful of pages spread over the collection, one query a vector.
+Bounded whatever the size: a handful of records spread over the collection, one query for each.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Protocol
 from recovery.components.chromadb.findings import Budget, Examined, Finding, from_message
 from recovery.events import Figure
 
-PAGES = 4
-PAGE = 4
+SAMPLE = 16
 MOST_HITS = 50
 MAY_MISS = 0.1
 """The share of the sample that may miss itself: the index is approximate by design."""
@@ -73,8 +72,7 @@ def _look(
     at_least: int,
     latency_ms: float,
 ) -> Finding | None:
-    count = collection.count()
-    figures["records"] = count
+    count = figures["counted"] = collection.count()
     if count < at_least:
         return Finding(
             failure_type="data_corruption",
@@ -96,22 +94,21 @@ def _look(
 
 
 def _sample(collection: Collection, count: int, budget: Budget) -> list[tuple[str, Vector]]:
-    """Pages from the first record to the last: what an index lost is seldom lost evenly."""
+    """From the first record to the last: what an index lost, it mostly lost in one piece."""
     sample: list[tuple[str, Vector]] = []
     for offset in offsets(count):
         if budget.is_over and sample:
             break
-        sample += collection.page(offset, PAGE)
+        sample += collection.page(offset, 1)
     return sample
 
 
 def offsets(count: int) -> list[int]:
-    """Where to read: the first page, the last, and one drawn at random from each part between."""
-    if count <= PAGES * PAGE:
-        return list(range(0, count, PAGE))
-    last, part = count - PAGE, (count - PAGE) / (PAGES - 1)
-    between = [int((number + random.random()) * part) for number in range(1, PAGES - 1)]  # noqa: S311 - which records are looked at is no secret
-    return sorted({0, last, *between})
+    """Where to read: one record drawn from each of as many equal parts as the sample is large."""
+    if count <= SAMPLE:
+        return list(range(count))
+    part = count / SAMPLE
+    return [int((number + random.random()) * part) for number in range(SAMPLE)]  # noqa: S311 - which records are looked at is no secret
 
 
 def _query_all(

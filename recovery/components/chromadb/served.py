@@ -47,9 +47,7 @@ def _converse(
     for collection in few:
         if examined.finding is not None or (asked and budget.is_over):
             return
-        found = _examine(target, server, collection, budget)
-        examined.finding = found.finding
-        examined.figures.update(found.figures)
+        examined.add(_examine(target, server, collection, budget))
         asked += 1
     examined.figures.update(asked=asked, depth="query")
 
@@ -86,17 +84,13 @@ def _examine(
 
 
 def _broken_off(server: ChromaServer, name: str, error: Unanswered) -> Finding:
-    """The heartbeat had answered, so it is not the server as a whole that was away before."""
+    """A damaged index kills the server that queries it, so that no heartbeat is left either."""
     said = error.finding
-    if said.failure_type == "connection_timeout":
-        # A lock that somebody holds on the database looks like this.
-        return Finding(failure_type="temporary_failure", summary=f"{name}: {said.summary}")
     if not error.dropped:
         return said
     try:
         server.heartbeat()
     except Unanswered:
-        # A damaged index kills the server that queries it.
         return Finding(failure_type="index_corrupted", summary=f"a query of {name} ended it")
     return said
 
