@@ -27,8 +27,8 @@ def client(path: str) -> Any:
     return chromadb.PersistentClient(path, settings=Settings(anonymized_telemetry=False))
 
 
-def vectors(count: int, dimension: int) -> list[list[float]]:
-    drawn = random.Random(7)
+def vectors(count: int, dimension: int, seed: int = 7) -> list[list[float]]:
+    drawn = random.Random(seed)
     return [[drawn.gauss(0, 1) for _ in range(dimension)] for _ in range(count)]
 
 
@@ -72,8 +72,8 @@ def keep_adding(path: str, said: dict[str, Any]) -> dict[str, Any]:
     """An application that writes until its standard input is closed; fails where a write does."""
     docs = client(path).get_collection("docs")
     added = said["count"]
-    drawn = vectors(said["batch"], said["dimension"])
     while not select.select([sys.stdin], [], [], 0)[0]:
+        drawn = vectors(said["batch"], said["dimension"], seed=added)
         names = [f"id-{added + number}" for number in range(said["batch"])]
         docs.add(ids=names, embeddings=drawn, documents=names)
         docs.delete(ids=names[:5])

@@ -48,6 +48,8 @@ def inspect(
 
 def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
     """Raises ``RemedyError`` where the child fails in a way that says nothing of the target."""
+    path = Path(order.path)
+    before = view.signature(path)
     try:
         done = subprocess.run(
             command,
@@ -65,6 +67,9 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
     last = _last(done.stdout)
     if done.returncode == 0 and "verdict" in last:
         return Examined.from_dict(last["verdict"])
+    folder = path / last.get("segment", "")
+    if view.within(before, folder) != view.within(view.signature(path), folder):
+        return Examined(figures={**last.get("figures", {}), "moving": True})
     return _died(last, done.returncode, done.stderr)
 
 
@@ -106,7 +111,7 @@ def _overdue(last: dict[str, Any], seconds: float) -> Examined:
 def _died(last: dict[str, Any], code: int, complaint: str) -> Examined:
     figures = last.get("figures", {})
     said = complaint.strip().splitlines()
-    where = last.get("collection", "the directory")
+    where = last.get("name", "the directory")
     if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGALRM):
         reason = f"the inspection of {where} was ended by {signal.Signals(-code).name}"
         return Examined(

@@ -14,10 +14,14 @@ LONGEST_SUMMARY = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One failure, by the name under which the policy answers it, and a sentence for people."""
+    """One failure, by the name under which the policy answers it, and a sentence for people.
+
+    ``segment`` is the folder of the index that it was found in, where it is one index alone.
+    """
 
     failure_type: str
     summary: str
+    segment: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {"failure_type": self.failure_type, "summary": self.summary[:LONGEST_SUMMARY]}

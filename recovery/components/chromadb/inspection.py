@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from recovery.components.chromadb.findings import (
 from recovery.events import Figure
 
 LOOKS = 3
-"""What is found while files change must be found this often in a row to be believed."""
+"""What is found in files that change meanwhile is looked at again, so often at most."""
 LOCK_PATIENCE = 0.7
 """Seconds for which a lock is held, and nothing is written, until it counts as forgotten."""
 LOOK_PAUSE = 0.02
@@ -87,6 +87,7 @@ class Inspection:
         self.budget = Budget(order.timeout)
         self.figures: dict[str, Figure] = {}
         self.segments: list[Segment] = []
+        self.is_copied = False
 
     def run(self) -> Examined:
         try:
@@ -98,23 +99,30 @@ class Inspection:
         return Examined(finding=finding, figures=self.figures)
 
     def _insist(self) -> Finding | None:
-        """A finding counts when the files stood still, or when it is found each time."""
-        found: list[Finding] = []
-        while len(found) < LOOKS:
+        """A finding counts when the files that it was found in stood still.
+
+        An application that writes replaces an index piece by piece, so that every look at it may
+        meet another half. The database is copied under its read lock the last time.
+        """
+        for number in range(LOOKS):
+            is_last = number == LOOKS - 1
             before = view.signature(self.path)
-            copy = Path(self.order.view) / str(len(found))
+            copy = Path(self.order.view) / str(number)
             copy.mkdir()
-            finding = self._look(copy)
-            if finding is None or before == view.signature(self.path):
+            finding = self._look(copy, consistently=is_last)
+            if finding is None:
+                return None
+            after = view.signature(self.path)
+            folder = self.path / (finding.segment or "")
+            if view.within(before, folder) == view.within(after, folder):
                 return finding
-            found.append(finding)
+            if is_last and finding.segment is None and self.is_copied:
+                return finding
             shutil.rmtree(copy)
-        if len({finding.failure_type for finding in found}) == 1:
-            return found[-1]
         self.figures["moving"] = True
         return None
 
-    def _look(self, copy: Path) -> Finding | None:
+    def _look(self, copy: Path, *, consistently: bool) -> Finding | None:
         say(stage="database")
         finding = database.look_at_file(self.path) or self._forgotten_lock()
         if finding is not None:
@@ -122,21 +130,33 @@ class Inspection:
         room = view.free_bytes(copy)
         size = view.database_bytes(self.path)
         self.figures.update(database_mb=round(size / 1e6, 1), depth="header")
-        is_copied = size <= room
-        if is_copied:
-            view.copy_database(self.path, copy)
-        elif view.is_being_written(self.path):
+        self.is_copied = size <= room
+        if not self.is_copied and view.is_being_written(self.path):
             return None
         try:
-            catalogue = self._read(copy if is_copied else self.path, immutable=not is_copied)
+            if self.is_copied and not self._copy(copy, consistently=consistently):
+                return None
+            catalogue = self._read(copy if self.is_copied else self.path)
         except sqlite3.DatabaseError as error:
             return from_database(error)
         except OutOfTime:
             return None
         finding = self._judge(catalogue) or self._judge_indexes()
-        if finding is not None or not (is_copied and self._may_open()):
+        if finding is not None or not (self.is_copied and self._may_open()):
             return finding
         return self._open(copy, room - size)
+
+    def _copy(self, copy: Path, *, consistently: bool) -> bool:
+        """False where a busy writer left no moment for a consistent copy."""
+        if not consistently:
+            view.copy_database(self.path, copy)
+            return True
+        try:
+            view.copy_consistently(self.path, copy)
+        except sqlite3.OperationalError:
+            self.figures["moving"] = True
+            return False
+        return True
 
     def _forgotten_lock(self) -> Finding | None:
         """A writer that works keeps changing its files; one that only holds a lock blocks all."""
@@ -154,9 +174,9 @@ class Inspection:
             time.sleep(LOOK_PAUSE)
         return None
 
-    def _read(self, folder: Path, *, immutable: bool) -> Catalogue:
+    def _read(self, folder: Path) -> Catalogue:
         share = Budget(self.budget.left() * FILES_SHARE)
-        with database.opened(folder, share, immutable=immutable) as connection:
+        with database.opened(folder, share, immutable=not self.is_copied) as connection:
             with database.in_time():
                 catalogue = database.read(connection, self.order.tenant, self.order.database)
             self.segments = catalogue.segments
@@ -194,7 +214,7 @@ class Inspection:
                 self.figures["index_format"] = str(unknown)
                 continue
             if finding is not None:
-                return finding
+                return replace(finding, segment=segment.id)
             judged += 1
         self.figures["indexes_judged"] = judged
         self.figures["depth"] = "index"
@@ -223,9 +243,9 @@ class Inspection:
         for segment in few:
             if segment.id not in copied or segment.collection not in served:
                 continue
-            if found.finding or (asked and self.budget.left() < OPENING_SECONDS / 2):
+            if asked and self.budget.left() < OPENING_SECONDS / 2:
                 break
-            say(stage="open", collection=segment.collection, figures=self.figures)
+            say(stage="open", segment=segment.id, name=segment.collection, figures=self.figures)
             found.add(
                 sampling.examine(
                     served[segment.collection],
@@ -235,8 +255,10 @@ class Inspection:
                 )
             )
             asked += 1
+            if found.finding is not None:
+                return replace(found.finding, segment=segment.id)
         self.figures.update(opened=asked, depth="query")
-        return found.finding
+        return None
 
 
 if __name__ == "__main__":

@@ -52,7 +52,6 @@ def light(target: ChromaTarget, timeout: float) -> ProbeReport:
 
 def _glance(target: ChromaTarget, path: Path, budget: Budget) -> Finding | None:
     """The header, the listed collections, and a folder for each index that was ever saved."""
-    finding = None
     for _ in range(LOOKS):
         before = view.signature(path)
         try:
@@ -61,7 +60,8 @@ def _glance(target: ChromaTarget, path: Path, budget: Budget) -> Finding | None:
             return Finding(failure_type="auth_failure", summary=f"{error.filename} may not be read")
         if finding is None or before == view.signature(path):
             return finding
-    return finding
+    # Files that never stand still belong to an application that writes them.
+    return None
 
 
 def _glance_inside(target: ChromaTarget, path: Path, budget: Budget) -> Finding | None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from recovery.components.chromadb.database import JOURNALS, NAME
@@ -21,6 +22,8 @@ from recovery.components.chromadb.database import JOURNALS, NAME
 PREFIX = "recovery-chromadb-"
 MOST_BYTES = 256 * 1024 * 1024
 MOST_FOLDERS = 2_000
+LOCK_SECONDS = 1.0
+"""How long a consistent copy waits for its turn at the database; Chroma itself waits longer."""
 ABANDONED_SECONDS = 60.0
 PICKLE = "index_metadata.pickle"
 INDEX_NAMES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", PICKLE)
@@ -77,6 +80,11 @@ def database_bytes(folder: Path) -> int:
     return sum(_size(folder / name) for name in (NAME, *JOURNALS))
 
 
+def within(seen: Signature, folder: Path) -> Signature:
+    """Only the files that lie in this very folder."""
+    return tuple(file for file in seen if Path(file[0]).parent == folder)
+
+
 def is_being_written(folder: Path) -> bool:
     """Whether a journal holds what the database file alone does not say."""
     return any(_size(folder / name) for name in JOURNALS)
@@ -87,6 +95,19 @@ def copy_database(source: Path, view: Path) -> None:
     for name in (NAME, *JOURNALS):
         with suppress(FileNotFoundError):
             shutil.copyfile(source / name, view / name)
+
+
+def copy_consistently(source: Path, view: Path) -> None:
+    """The database as of one moment, whoever writes; holds SQLite's read lock while it copies.
+
+    Raises ``sqlite3.DatabaseError``.
+    """
+    address = f"{(source / NAME).as_uri()}?mode=ro"
+    with (
+        closing(sqlite3.connect(address, uri=True, timeout=LOCK_SECONDS)) as theirs,
+        closing(sqlite3.connect(view / NAME)) as ours,
+    ):
+        theirs.backup(ours)
 
 
 def copy_indexes(source: Path, view: Path, segments: list[str], room: int) -> list[str]:
