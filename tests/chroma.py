@@ -76,6 +76,7 @@ class ChromaDirectory:
         return cls(path)
 
     def copy(self, path: Path) -> ChromaDirectory:
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(self.path, path)
         return ChromaDirectory(path)
 
@@ -159,8 +160,11 @@ class ServedChroma:
         try:
             with urllib.request.urlopen(f"{self.url}/api/v2/heartbeat", timeout=5) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def send_signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -172,7 +176,7 @@ class ServedChroma:
         self.process.wait()
 
     def stop(self) -> None:
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None or not self.is_running():
             return
         self.send_signal(signal.SIGCONT)
         self.process.terminate()

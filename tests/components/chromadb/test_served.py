@@ -191,8 +191,7 @@ def test_a_server_that_cannot_start_is_explained_by_its_disk(chroma_server: Serv
     chroma_server.stop()
     chroma_server.directory.database.write_bytes(bytes(4096))
     chroma_server.start(wait=False)
-    assert chroma_server.process is not None
-    until(lambda: chroma_server.process.poll() is not None, what="the server gives up")
+    until(lambda: not chroma_server.is_running(), what="the server gives up")
 
     assert probe(served(chroma_server), SECONDS).failure_type == "connection_error"
     on_disk = probe(served(chroma_server, path=chroma_server.directory.path), SECONDS)
