@@ -44,8 +44,10 @@ class Stack:
         self.leaked += self.target.leak(MAX_CLIENTS + 5)
         until(lambda: not self.target.answers(), what="the target refuses new clients")
 
-    def trigger(self, failure_type: str | None = None, **said: Any) -> str:
-        return producer.trigger("redis", failure_type, app=self.app, **said)
+    def trigger(
+        self, failure_type: str | None = None, *, component: str = "redis", **said: Any
+    ) -> str:
+        return producer.trigger(component, failure_type, app=self.app, **said)
 
     def record(self, recovery_id: str) -> records.Recovery | None:
         try:

@@ -69,6 +69,7 @@ BEHAVIOUR = {
     f"{CHROMA}.auth_header": "test_a_refused_token_is_an_auth_failure",
     f"{CHROMA}.tls_ca_file": "test_a_server_behind_tls_is_trusted_by_its_own_authority",
     f"{CHROMA}.collections": "test_fewer_records_than_expected_are_a_data_corruption",
+    f"{CHROMA}.answer_timeout": "test_a_stopped_server_accepts_and_never_answers",
     f"{CHROMA}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
     "alerting.enabled": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",

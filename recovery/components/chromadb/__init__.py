@@ -49,14 +49,8 @@ COMPONENT = Component(
             needs_person=True,
         ),
     ),
+    strategies=("query_retry",),
     planned=(
-        Strategy(
-            component="chromadb",
-            name="query_retry",
-            summary="Retry a failed query with backoff.",
-            max_retries=3,
-            backoff_seconds=1.5,
-        ),
         Strategy(
             component="chromadb",
             name="collection_reload",

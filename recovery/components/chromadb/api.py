@@ -21,6 +21,7 @@ from recovery.credentials import reveal
 
 MOST_BYTES = 32 * 1024 * 1024
 """The longest answer that is read; a page of four vectors is far below."""
+SHORTEST = 0.05
 MOST_COLLECTIONS = 1000
 """How many collections one listing names."""
 
@@ -43,6 +44,7 @@ class ChromaServer:
 
     def __init__(self, target: ChromaTarget, url: str, budget: Budget) -> None:
         self._budget = budget
+        self._patience = target.answer_timeout
         self._url = url
         self._is_alive = False
         place = f"tenants/{_quoted(target.tenant)}/databases/{_quoted(target.database)}"
@@ -71,11 +73,20 @@ class ChromaServer:
         return [ServedCollection(self, found) for found in listed]
 
     def of_collection(self, identity: str, method: str, what: str, **said: Any) -> Any:
-        return self._ask(method, f"{self._collections}/{identity}/{what}", said or None)
+        """All of the budget, since the first question may have to load an index from disk."""
+        path = f"{self._collections}/{identity}/{what}"
+        return self._ask(method, path, said or None, patience=self._budget.seconds)
 
-    def _ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> Any:
-        seconds = max(self._budget.left(), 0.05)
-        with self._named_errors():
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        content: dict[str, Any] | None = None,
+        *,
+        patience: float | None = None,
+    ) -> Any:
+        seconds = min(patience or self._patience, max(self._budget.left(), SHORTEST))
+        with self._named_errors(seconds):
             with self._client.stream(method, path, json=content, timeout=seconds) as response:
                 body = self._read(response)
             return _judged(response.status_code, body, self._url)
@@ -88,22 +99,22 @@ class ChromaServer:
             if len(body) > MOST_BYTES:
                 raise Unanswered(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
             if self._budget.is_over:
-                raise Unanswered(self._silent())
+                raise Unanswered(self._silent(self._budget.seconds))
         return bytes(body)
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def _named_errors(self, seconds: float) -> Iterator[None]:
         try:
             yield
         except httpx.TimeoutException as error:
-            raise Unanswered(self._silent()) from error
+            raise Unanswered(self._silent(seconds)) from error
         except httpx.ConnectError as error:
             raise Unanswered(_away(f"{self._url} cannot be reached: {error}")) from error
         except httpx.TransportError as error:
             raise Unanswered(_away(f"{self._url} hung up: {error}"), dropped=True) from error
 
-    def _silent(self) -> Finding:
-        within = f"within {self._budget.seconds:.1f} s"
+    def _silent(self, seconds: float) -> Finding:
+        within = f"within {seconds:.1f} s"
         if self._is_alive:
             # Whoever locks the database makes everything but the heartbeat wait.
             return _temporary(f"{self._url} answers heartbeats, and nothing else {within}")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, NonNegativeInt, SecretStr, field_validator, model_validator
 
 from recovery.credentials import one_of
-from recovery.strategy import StrictModel, TargetModel
+from recovery.strategy import Duration, StrictModel, TargetModel
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -30,6 +30,7 @@ class ChromaTarget(TargetModel):
     Without both it is Chroma's own default address. ``collections`` are those that must be there,
     each with the least number of records that it must hold. The credentials come beside the URL,
     never in it: ``token`` or ``token_file``, sent in the header that ``auth_header`` names.
+    ``answer_timeout`` is how long heartbeat and names may take until the server counts as silent.
     """
 
     selectors: ClassVar[tuple[str, ...]] = ("path", "url", "host", "port")
@@ -44,6 +45,7 @@ class ChromaTarget(TargetModel):
     tls_ca_file: str | None = None
     collections: dict[str, NonNegativeInt] = Field(default_factory=dict)
     thresholds: ChromaThresholds = ChromaThresholds()
+    answer_timeout: Duration = 1.0
 
     @field_validator("url")
     @classmethod

@@ -72,7 +72,9 @@ def test_a_stopped_server_accepts_and_never_answers(chroma_server: ServedChroma)
     chroma_server.send_signal(signal.SIGSTOP)
 
     for look in (light, probe):
-        assert look(served(chroma_server), 1.0).failure_type == "connection_timeout"
+        report = look(served(chroma_server, answer_timeout=0.2), SECONDS)
+        assert report.failure_type == "connection_timeout"
+        assert "0.2 s" in report.summary
 
     chroma_server.send_signal(signal.SIGCONT)
     assert probe(served(chroma_server), SECONDS).healthy
@@ -134,7 +136,7 @@ def test_a_server_behind_tls_is_trusted_by_its_own_authority(
 
 def test_a_lock_on_a_servers_database_is_a_temporary_failure(chroma_server: ServedChroma) -> None:
     with chroma_server.directory.locked():
-        report = probe(served(chroma_server), 2.0)
+        report = probe(served(chroma_server), SECONDS)
 
     assert report.failure_type == "temporary_failure", report
 
