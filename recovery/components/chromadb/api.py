@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import quote
@@ -20,7 +20,7 @@ from recovery.components.chromadb.target import ChromaTarget
 from recovery.credentials import reveal
 
 MOST_BYTES = 32 * 1024 * 1024
-"""The longest answer that is read; a page of four vectors is far below."""
+"""The longest answer that is read; one vector and its hits are far below."""
 SHORTEST = 0.05
 MOST_COLLECTIONS = 1000
 """How many collections one listing names."""
@@ -68,9 +68,21 @@ class ChromaServer:
     def version(self) -> str:
         return str(self._ask("GET", "/api/v2/version"))
 
-    def collections(self) -> list[ServedCollection]:
+    def collections(self, expected: Iterable[str] = ()) -> list[ServedCollection]:
+        """At most 1,000 and, where there are more, the expected ones by their names."""
         listed = self._ask("GET", f"{self._collections}?limit={MOST_COLLECTIONS}")
+        if len(listed) >= MOST_COLLECTIONS:
+            names = {found["name"] for found in listed}
+            listed += filter(None, map(self._named, sorted(set(expected) - names)))
         return [ServedCollection(self, found) for found in listed]
+
+    def _named(self, name: str) -> Any:
+        try:
+            return self._ask("GET", f"{self._collections}/{_quoted(name)}")
+        except Refused as refused:
+            if refused.finding.failure_type != "collection_missing":
+                raise
+            return None
 
     def of_collection(self, identity: str, method: str, what: str, **said: Any) -> Any:
         """All of the budget, since the first question may have to load an index from disk."""

@@ -48,8 +48,6 @@ def inspect(
 
 def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
     """Raises ``RemedyError`` where the child fails in a way that says nothing of the target."""
-    path = Path(order.path)
-    before = view.signature(path)
     try:
         done = subprocess.run(
             command,
@@ -67,8 +65,7 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
     last = _last(done.stdout)
     if done.returncode == 0 and "verdict" in last:
         return Examined.from_dict(last["verdict"])
-    folder = path / last.get("segment", "")
-    if view.within(before, folder) != view.within(view.signature(path), folder):
+    if _has_moved(Path(order.path), last):
         return Examined(figures={**last.get("figures", {}), "moving": True})
     return _died(last, done.returncode, done.stderr)
 
@@ -76,10 +73,11 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
 def _bare_environment() -> dict[str, str]:
     """Nothing of the worker's own, which holds secrets."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-    paths = [ROOT, os.environ.get("PYTHONPATH", "")]
+    # The child runs in its private folder, where a relative path would lead elsewhere.
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {
         **kept,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONPATH": os.pathsep.join([ROOT, *filter(os.path.isabs, given)]),
         "ANONYMIZED_TELEMETRY": "False",
     }
 
@@ -93,6 +91,15 @@ def _last(said: str) -> dict[str, Any]:
         except ValueError:
             continue
     return found
+
+
+def _has_moved(path: Path, last: dict[str, Any]) -> bool:
+    """Whether an application wrote the index that was being opened: the copy was of two halves."""
+    if "seen" not in last:
+        return False
+    now = view.within(view.signature(path), path / last["segment"])
+    seen: list[list[object]] = last["seen"]
+    return [list(file) for file in now] != seen
 
 
 def _overdue(last: dict[str, Any], seconds: float) -> Examined:

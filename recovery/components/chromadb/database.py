@@ -1,8 +1,8 @@
 """What ``chroma.sqlite3`` says of itself and of its collections. Reads; never locks, never writes.
 
 The file of an application that has it open is read either from its bytes alone, or as immutable,
-or as a private copy: no SQLite lock is ever taken on it. Whoever reads a file that may change
-meanwhile compares its ``signature`` before and after.
+or as a private copy: nothing here takes a lock on it. Whoever reads a file that may change compares
+``view.signature`` before and after.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ SMALLEST_PAGE = 512
 STEPS = 5_000
 """How many steps of SQLite's machine lie between two looks at the clock."""
 
+SCOPES = ("VECTOR", "METADATA")
+
+_COLUMNS = "PRAGMA table_info(collections)"
 _MAGIC = b"SQLite format 3\0"
 _PENDING_BYTE = 0x40000000
 _LOCK_BYTES = 512
@@ -37,12 +40,14 @@ _FLOCK = "@hhqqi4x"
 class Segment:
     """The vector index of one collection as the database knows it.
 
+    ``is_own``: it belongs to the target's own tenant and database.
     ``records``: those of the collection. ``logged``: those that the write-ahead log still names.
     ``queued``: those of them that the index on disk does not hold yet.
     """
 
     id: str
     collection: str
+    is_own: bool
     dimension: int | None
     space: str | None
     records: int
@@ -150,20 +155,17 @@ def check(connection: sqlite3.Connection) -> Finding | None:
 
 def glance(connection: sqlite3.Connection, tenant: str, database: str) -> Listing:
     """The collections of the target's own database, and all indexes that were ever saved."""
-    rows = connection.execute(
-        "SELECT c.name, d.name = ? AND d.tenant_id = ?"
-        " FROM collections c LEFT JOIN databases d ON c.database_id = d.id LIMIT ?",
-        (database, tenant, MOST_COLLECTIONS),
-    ).fetchall()
     saved = connection.execute(
         "SELECT s.id, c.name FROM segments s JOIN max_seq_id m ON m.segment_id = s.id"
         " JOIN collections c ON s.collection = c.id WHERE s.scope = 'VECTOR' LIMIT ?",
         (MOST_COLLECTIONS,),
     ).fetchall()
-    own = [name for name, is_own in rows if is_own]
-    # A log that is never purged rebuilds an index that is gone: only a count shows what is lost.
-    lasting = dict(saved) if _purges(connection) else {}
-    return Listing(names=own, collections=len(rows), saved=lasting)
+    return Listing(
+        names=_own(connection, tenant, database),
+        collections=_count(connection),
+        # A log that is never purged rebuilds an index that is gone: only a count shows a loss.
+        saved=dict(saved) if _purges(connection) else {},
+    )
 
 
 def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogue:
@@ -171,54 +173,76 @@ def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogu
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if not tables >= TABLES:
         return Catalogue(finding=_missing("the database has none of Chroma's tables"))
-    rows = connection.execute(
-        "SELECT c.id, c.name, c.dimension, c.schema_str, c.config_json_str, d.name, d.tenant_id"
-        " FROM collections c LEFT JOIN databases d ON c.database_id = d.id LIMIT ?"
-        if _has_column(connection, "collections", "schema_str")
-        else "SELECT c.id, c.name, c.dimension, NULL, c.config_json_str, d.name, d.tenant_id"
-        " FROM collections c LEFT JOIN databases d ON c.database_id = d.id LIMIT ?",
-        (MOST_COLLECTIONS,),
-    ).fetchall()
-    counts = dict(connection.execute("SELECT segment_id, count(*) FROM embeddings GROUP BY 1"))
-    synced = {name: _number(at) for name, at in connection.execute("SELECT * FROM max_seq_id")}
-    found = Catalogue(collections=len(rows))
-    for identity, name, dimension, schema, config, its_database, its_tenant in rows:
-        if (its_tenant, its_database) == (tenant, database):
-            found.names.append(name)
-        segments = {
-            scope: segment
-            for segment, scope in connection.execute(
-                "SELECT id, scope FROM segments WHERE collection = ?", (identity,)
-            )
-        }
-        lost = {"VECTOR", "METADATA"} - set(segments)
+    own = _own(connection, tenant, database)
+    found = Catalogue(names=own, collections=_count(connection))
+    folders: dict[tuple[str, str], str] = {
+        (collection, scope): segment
+        for segment, collection, scope in connection.execute(
+            "SELECT id, collection, scope FROM segments"
+        )
+    }
+    records = dict(connection.execute("SELECT segment_id, count(*) FROM embeddings GROUP BY 1"))
+    log = _log(connection)
+    for row in _collections(connection, tenant, database):
+        identity, name, dimension, schema, config, is_own = row
+        lost = [scope for scope in SCOPES if (identity, scope) not in folders]
         if lost:
-            found.finding = _unreadable(f"{name} has lost its {' and '.join(sorted(lost))} segment")
+            found.finding = _unreadable(f"{name} has lost its {' and '.join(lost)} segment")
             continue
         space = _space(schema, config)
         if space is None:
             found.finding = _unreadable(f"the settings of {name} cannot be read")
-        vectors = segments["VECTOR"]
+        logged, queued = log.get(identity, (0, 0))
         found.segments.append(
             Segment(
-                id=vectors,
+                id=folders[identity, "VECTOR"],
                 collection=name,
+                is_own=bool(is_own),
                 dimension=dimension,
                 space=space or None,
-                records=counts.get(segments["METADATA"], 0),
-                logged=_logged(connection, identity, 0),
-                queued=_logged(connection, identity, synced.get(vectors, 0)),
+                records=records.get(folders[identity, "METADATA"], 0),
+                logged=logged,
+                queued=queued,
             )
         )
     return found
 
 
-def _logged(connection: sqlite3.Connection, collection: str, after: int) -> int:
-    row = connection.execute(
-        "SELECT count(DISTINCT id) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?",
-        (after, f"%/{collection}"),
-    ).fetchone()
-    return int(row[0])
+def _own(connection: sqlite3.Connection, tenant: str, database: str) -> list[str]:
+    found = connection.execute(
+        "SELECT c.name FROM collections c JOIN databases d ON c.database_id = d.id"
+        " WHERE d.name = ? AND d.tenant_id = ?",
+        (database, tenant),
+    )
+    return [name for (name,) in found]
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM collections").fetchone()[0])
+
+
+def _collections(connection: sqlite3.Connection, tenant: str, database: str) -> Iterator[Any]:
+    has_schema = any(row[1] == "schema_str" for row in connection.execute(_COLUMNS))
+    yield from connection.execute(
+        f"SELECT c.id, c.name, c.dimension, {'c.schema_str' if has_schema else 'NULL'},"  # noqa: S608 - one of two constants
+        " c.config_json_str, d.name = ? AND d.tenant_id = ?"
+        " FROM collections c LEFT JOIN databases d ON c.database_id = d.id LIMIT ?",
+        (database, tenant, MOST_COLLECTIONS),
+    )
+
+
+def _log(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    """Of each collection the records that the log names, and those its index does not hold yet."""
+    connection.create_function("position", 1, _position, deterministic=True)
+    # A topic ends with the collection's id, which has 36 characters.
+    found = connection.execute(
+        "WITH synced AS MATERIALIZED (SELECT s.collection AS id, position(m.seq_id) AS at"
+        " FROM segments s JOIN max_seq_id m ON m.segment_id = s.id WHERE s.scope = 'VECTOR')"
+        " SELECT substr(q.topic, -36) AS collection, count(DISTINCT q.id),"
+        " count(DISTINCT CASE WHEN q.seq_id > coalesce(synced.at, 0) THEN q.id END)"
+        " FROM embeddings_queue q LEFT JOIN synced ON synced.id = substr(q.topic, -36) GROUP BY 1"
+    )
+    return {collection: (logged, queued) for collection, logged, queued in found}
 
 
 def _purges(connection: sqlite3.Connection) -> bool:
@@ -242,13 +266,9 @@ def _space(schema: str | None, config: str | None) -> str | None:
     return str(index.get("space") or (legacy.get("hnsw") or {}).get("space") or "")
 
 
-def _number(stored: int | bytes) -> int:
+def _position(stored: int | bytes) -> int:
     """Older versions stored positions of the log as big-endian bytes."""
     return int.from_bytes(stored, "big") if isinstance(stored, bytes) else stored
-
-
-def _has_column(connection: sqlite3.Connection, table: str, column: str) -> bool:
-    return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
 def _missing(summary: str) -> Finding:

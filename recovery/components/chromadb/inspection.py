@@ -2,7 +2,8 @@
 
 A directory is not trusted: opening it may kill whoever does. So this runs beside the worker, prints
 what it is about to do before it does it, and may die of it. It only reads: see ``view`` for why
-Chroma itself is shown a copy. Nothing here holds a lock on the application's files.
+Chroma itself is shown a copy. The only lock that it ever holds on the application's database is
+SQLite's read lock, while it copies one that never stands still.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class Inspection:
         self.budget = Budget(order.timeout)
         self.figures: dict[str, Figure] = {}
         self.segments: list[Segment] = []
+        self.before: view.Signature = ()
         self.is_copied = False
 
     def run(self) -> Examined:
@@ -106,7 +108,7 @@ class Inspection:
         """
         for number in range(LOOKS):
             is_last = number == LOOKS - 1
-            before = view.signature(self.path)
+            self.before = view.signature(self.path)
             copy = Path(self.order.view) / str(number)
             copy.mkdir()
             finding = self._look(copy, consistently=is_last)
@@ -114,7 +116,7 @@ class Inspection:
                 return None
             after = view.signature(self.path)
             folder = self.path / (finding.segment or "")
-            if view.within(before, folder) == view.within(after, folder):
+            if view.within(self.before, folder) == view.within(after, folder):
                 return finding
             if is_last and finding.segment is None and self.is_copied:
                 return finding
@@ -223,29 +225,40 @@ class Inspection:
     def _in_order(self) -> list[Segment]:
         """The expected ones first, the rest by chance, so that repeated looks reach all."""
         mixed = random.sample(self.segments, len(self.segments))
-        return sorted(mixed, key=lambda segment: segment.collection not in self.order.collections)
+        return sorted(mixed, key=lambda segment: not self._is_expected(segment))
+
+    def _is_expected(self, segment: Segment) -> bool:
+        return segment.is_own and segment.collection in self.order.collections
 
     def _may_open(self) -> bool:
         return find_spec("chromadb") is not None and self.budget.left() >= OPENING_SECONDS
 
     def _open(self, copy: Path, room: int) -> Finding | None:
         """Show Chroma the copy, and have what it opened find its own vectors."""
-        few = [s for s in self._in_order() if s.logged <= MOST_LOGGED][:MOST_COLLECTIONS]
-        copied = view.copy_indexes(self.path, copy, [segment.id for segment in few], room)
+        few = [s for s in self._in_order() if s.is_own and s.logged <= MOST_LOGGED]
+        ids = [segment.id for segment in few[:MOST_COLLECTIONS]]
+        copied = set(view.copy_indexes(self.path, copy, ids, room))
+        few = [segment for segment in few if segment.id in copied]
         say(stage="open", figures=self.figures)
         from recovery.components.chromadb import opened, sampling
 
         try:
-            served = opened.open_collections(copy, self.order.tenant, self.order.database)
+            served = opened.open_collections(
+                copy, self.order.tenant, self.order.database, [s.collection for s in few]
+            )
         except sampling.CollectionError as error:
             return from_message(str(error))
         found, asked = Examined(figures=self.figures), 0
         for segment in few:
-            if segment.id not in copied or segment.collection not in served:
-                continue
             if asked and self.budget.left() < OPENING_SECONDS / 2:
                 break
-            say(stage="open", segment=segment.id, name=segment.collection, figures=self.figures)
+            say(
+                stage="open",
+                segment=segment.id,
+                seen=view.within(self.before, self.path / segment.id),
+                name=segment.collection,
+                figures=self.figures,
+            )
             found.add(
                 sampling.examine(
                     served[segment.collection],

@@ -47,7 +47,9 @@ class OpenedCollection:
             return list(zip(got["ids"][0], map(float, got["distances"][0]), strict=True))
 
 
-def open_collections(view: Path, tenant: str, database: str) -> dict[str, OpenedCollection]:
+def open_collections(
+    view: Path, tenant: str, database: str, names: list[str]
+) -> dict[str, OpenedCollection]:
     """Raises ``CollectionError``. Writes into ``view``, so it must be a copy."""
     with _named_errors():
         client = chromadb.PersistentClient(
@@ -56,7 +58,7 @@ def open_collections(view: Path, tenant: str, database: str) -> dict[str, Opened
             tenant=tenant,
             database=database,
         )
-        return {found.name: OpenedCollection(found) for found in client.list_collections()}
+        return {name: OpenedCollection(client.get_collection(name)) for name in names}
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def _greet(
 ) -> list[ServedCollection]:
     began = time.perf_counter()
     server.heartbeat()
-    listed = server.collections()
+    listed = server.collections(target.collections)
     latency_ms = round((time.perf_counter() - began) * 1000, 2)
     names = [collection.name for collection in listed]
     examined.figures.update(latency_ms=latency_ms, collections=len(names), depth="names")
