@@ -106,6 +106,7 @@ worker_proc_alive_timeout = 10.0
 imports = (
     "workers.dispatcher",
     "workers.redis",
+    "workers.chromadb",
     "workers.notify",
     "workers.maintenance",
     "workers.liveness",

@@ -35,15 +35,12 @@ from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
 from recovery.journal import RecordingJournal
 from recovery.keeping import KeptFolder, KeptState
 from recovery.messages import FIGURES
-from recovery.strategy import Scope, find_probe, find_undo
+from recovery.strategy import Scope, find_component, find_probe, find_undo
 
 if TYPE_CHECKING:
     from recovery.config import Policy, StrategyPolicy
     from recovery.controlplane import ControlPlane
     from recovery.strategy import TargetModel
-
-PROBE_SECONDS = 2.0
-"""The longest that one probe may take; always shorter than the strategy around it."""
 
 CONCLUDE_SECONDS = 20.0
 """How long a conclusion is retried while the control plane is away."""
@@ -337,7 +334,8 @@ class _Attempt:
 
     def _probe_timeout(self) -> float:
         """Proof is still wanted when the deadline has passed, but it may not take long."""
-        return min(PROBE_SECONDS, max(self.deadline.left(), 0.5))
+        longest = find_component(self.record.target.component).probe_seconds
+        return min(longest, max(self.deadline.left(), 0.5))
 
     def _elapsed(self) -> float:
         return self._spent_before + time.monotonic() - self._began

@@ -197,7 +197,8 @@ class Component:
 
     ``probe`` and ``evidence`` are ``module:function`` references, imported when first used.
     ``strategies`` names the files of this folder that hold one strategy each; ``planned`` declares
-    strategies that a policy may already configure and that cannot run yet.
+    strategies that a policy may already configure and that cannot run yet. ``probe_seconds`` is
+    the longest that one probe may take; always shorter than a strategy around it.
     """
 
     name: str
@@ -207,6 +208,7 @@ class Component:
     planned: tuple[Strategy, ...] = ()
     probe: str | None = None
     evidence: str | None = None
+    probe_seconds: float = 2.0
 
     def failure_type(self, name: str) -> FailureType | None:
         return next((known for known in self.failure_types if known.name == name), None)

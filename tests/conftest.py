@@ -13,4 +13,5 @@ pytest_plugins = [
     "tests.servers",
     "tests.stack",
     "tests.containers",
+    "tests.chroma",
 ]

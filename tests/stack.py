@@ -39,8 +39,10 @@ class Stack:
         """Leak connections until the server refuses the next one."""
         self.leaked += filled(self.target)
 
-    def trigger(self, failure_type: str | None = None, **said: Any) -> str:
-        return producer.trigger("redis", failure_type, app=self.app, **said)
+    def trigger(
+        self, failure_type: str | None = None, *, component: str = "redis", **said: Any
+    ) -> str:
+        return producer.trigger(component, failure_type, app=self.app, **said)
 
     def record(self, recovery_id: str) -> records.Recovery | None:
         try:

@@ -25,6 +25,7 @@ STRATEGY = "recovery.*.strategies.*"
 TARGETS = "recovery.*.targets"
 REDIS = "recovery.redis.targets"
 RUNTIME = "*.runtime"
+CHROMA = "recovery.chromadb.targets"
 
 BEHAVIOUR = {
     "recovery.max_attempts_per_hour": "test_three_recoveries_an_hour_and_no_more",
@@ -92,6 +93,17 @@ BEHAVIOUR = {
     "undo.retention": "test_only_what_has_expired_is_discarded_and_may_be_twice",
     "recovery.redis.strategies.flush_corrupted.server_share": "test_the_server_rests_for_the_rest_of_its_time",
     "recovery.redis.strategies.flush_corrupted.scan_count": "test_a_smaller_portion_is_asked_for_more_often",
+    f"{CHROMA}.url": "test_a_healthy_server_is_healthy_and_has_figures",
+    f"{CHROMA}.path": "test_a_healthy_directory_is_healthy_down_to_its_queries",
+    f"{CHROMA}.tenant": "test_the_collections_of_the_targets_own_database_are_meant",
+    f"{CHROMA}.database": "test_the_collections_of_the_targets_own_database_are_meant",
+    f"{CHROMA}.token": "test_a_refused_token_is_an_auth_failure",
+    f"{CHROMA}.token_file": "test_a_refused_token_is_an_auth_failure",
+    f"{CHROMA}.auth_header": "test_a_refused_token_is_an_auth_failure",
+    f"{CHROMA}.tls_ca_file": "test_a_server_behind_tls_is_trusted_by_its_own_authority",
+    f"{CHROMA}.collections": "test_fewer_records_than_expected_are_a_data_corruption",
+    f"{CHROMA}.answer_timeout": "test_a_stopped_server_accepts_and_never_answers",
+    f"{CHROMA}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
     "alerting.enabled": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_cooldown": "test_an_alert_that_the_policy_does_not_want_is_not_sent",

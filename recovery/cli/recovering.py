@@ -90,7 +90,7 @@ def test(component: str, strategy: str, target: str, probe: bool, as_json: bool)
       recovery test --component redis --strategy reconnect
     """
     from recovery.events import TargetRef
-    from recovery.strategy import find_probe
+    from recovery.strategy import find_component, find_probe
 
     configured = session.policy().strategy(component, strategy)
     model = session.policy().target(TargetRef(component, target))
@@ -104,7 +104,8 @@ def test(component: str, strategy: str, target: str, probe: bool, as_json: bool)
         "conditions": list(configured.conditions),
     }
     if probe and configured.declaration.is_available:
-        facts["probe"] = find_probe(component)(model, 2.0).as_dict()
+        longest = find_component(component).probe_seconds
+        facts["probe"] = find_probe(component)(model, longest).as_dict()
     if as_json:
         session.show(facts)
     else:

@@ -1,12 +1,9 @@
-"""ChromaDB: what a policy may say of it. Its probe and its remedies are not in this release."""
+"""ChromaDB: its target, the ways in which it fails, and its remedies."""
 
 from __future__ import annotations
 
-from recovery.strategy import Component, FailureType, Parameters, Strategy, TargetModel
-
-
-class ChromaTarget(TargetModel):
-    """One ChromaDB."""
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.strategy import Component, FailureType, Parameters, Strategy
 
 
 class SnapshotRollback(Parameters):
@@ -18,25 +15,42 @@ class SnapshotRollback(Parameters):
 COMPONENT = Component(
     name="chromadb",
     target=ChromaTarget,
+    probe="recovery.components.chromadb.probe:probe",
+    evidence="recovery.components.chromadb.evidence:evidence",
+    probe_seconds=5.0,
     failure_types=(
         FailureType(name="connection_timeout", summary="the server does not answer in time"),
+        FailureType(
+            name="connection_error",
+            summary="the server refuses or drops connections",
+            is_a="connection_timeout",
+        ),
         FailureType(name="temporary_failure", summary="a query failed in a way that may pass"),
+        FailureType(name="high_latency", summary="queries take too long", is_a="temporary_failure"),
         FailureType(name="collection_missing", summary="a collection is not there"),
         FailureType(name="corrupted_metadata", summary="a collection's metadata cannot be read"),
         FailureType(name="index_corrupted", summary="the vector index cannot be loaded"),
-        FailureType(name="index_incomplete", summary="queries return too few hits"),
-        FailureType(name="data_corruption", summary="the database file is damaged"),
-        FailureType(name="database_missing", summary="the database file is gone or empty"),
-        FailureType(name="high_latency", summary="queries take too long"),
-    ),
-    planned=(
-        Strategy(
-            component="chromadb",
-            name="query_retry",
-            summary="Retry a failed query with backoff.",
-            max_retries=3,
-            backoff_seconds=1.5,
+        # The records are all there and searched are few of them: what rebuilds an index helps.
+        FailureType(
+            name="index_incomplete",
+            summary="queries return too few hits",
+            is_a="index_corrupted",
         ),
+        FailureType(name="data_corruption", summary="the database file is damaged"),
+        FailureType(
+            name="database_missing",
+            summary="the database file is gone or empty",
+            is_a="data_corruption",
+        ),
+        FailureType(
+            name="auth_failure",
+            summary="the server refuses the token, or the directory may not be read",
+            remediable=False,
+            needs_person=True,
+        ),
+    ),
+    strategies=("query_retry",),
+    planned=(
         Strategy(
             component="chromadb",
             name="collection_reload",

@@ -1,0 +1,219 @@
+"""A Chroma server's HTTP API, version 2, as far as probes and evidence need it; it changes nothing.
+
+Not the chromadb client: that has no timeout, opens a connection when it is made, and costs 0.8 s.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from recovery.components.chromadb.findings import Budget, Finding, from_message
+from recovery.components.chromadb.sampling import CollectionError, Vector
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.credentials import reveal
+
+MOST_BYTES = 32 * 1024 * 1024
+"""The longest answer that is read; one vector and its hits are far below."""
+SHORTEST = 0.05
+MOST_COLLECTIONS = 1000
+"""How many collections one listing names."""
+
+
+class Unanswered(Exception):
+    """The server gave no usable answer; ``finding`` says which failure that is."""
+
+    def __init__(self, finding: Finding, *, dropped: bool = False) -> None:
+        super().__init__(finding.summary)
+        self.finding = finding
+        self.dropped = dropped
+
+
+class ChromaServer:
+    """One conversation with a server, which ends when its budget does.
+
+    Every call raises ``Unanswered``. Making one raises ``TargetRefused`` where the token cannot be
+    read.
+    """
+
+    def __init__(self, target: ChromaTarget, url: str, budget: Budget) -> None:
+        self._budget = budget
+        self._patience = target.answer_timeout
+        self._url = url
+        self._is_alive = False
+        place = f"tenants/{_quoted(target.tenant)}/databases/{_quoted(target.database)}"
+        self._collections = f"/api/v2/{place}/collections"
+        self._client = httpx.Client(
+            base_url=url, headers=_headers(target), verify=_trust(target, url), trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def heartbeat(self) -> None:
+        answer = self._ask("GET", "/api/v2/heartbeat")
+        if not isinstance(answer, dict) or "nanosecond heartbeat" not in answer:
+            raise Unanswered(_temporary(f"{self._url} answers, and is no ChromaDB"))
+        self._is_alive = True
+
+    def version(self) -> str:
+        return str(self._ask("GET", "/api/v2/version"))
+
+    def collections(self, expected: Iterable[str] = ()) -> list[ServedCollection]:
+        """At most 1,000 and, where there are more, the expected ones by their names."""
+        listed = self._ask("GET", f"{self._collections}?limit={MOST_COLLECTIONS}")
+        if len(listed) >= MOST_COLLECTIONS:
+            names = {found["name"] for found in listed}
+            listed += filter(None, map(self._named, sorted(set(expected) - names)))
+        return [ServedCollection(self, found) for found in listed]
+
+    def _named(self, name: str) -> Any:
+        try:
+            return self._ask("GET", f"{self._collections}/{_quoted(name)}")
+        except Refused as refused:
+            if refused.finding.failure_type != "collection_missing":
+                raise
+            return None
+
+    def of_collection(self, identity: str, method: str, what: str, **said: Any) -> Any:
+        """All of the budget, since the first question may have to load an index from disk."""
+        path = f"{self._collections}/{identity}/{what}"
+        return self._ask(method, path, said or None, patience=self._budget.seconds)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        content: dict[str, Any] | None = None,
+        *,
+        patience: float | None = None,
+    ) -> Any:
+        seconds = min(patience or self._patience, max(self._budget.left(), SHORTEST))
+        with self._named_errors(seconds):
+            with self._client.stream(method, path, json=content, timeout=seconds) as response:
+                body = self._read(response)
+            return _judged(response.status_code, body, self._url)
+
+    def _read(self, response: httpx.Response) -> bytes:
+        """Piece by piece, since a timeout of httpx's only holds for one piece."""
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > MOST_BYTES:
+                raise Unanswered(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
+            if self._budget.is_over:
+                raise Unanswered(self._silent(self._budget.seconds))
+        return bytes(body)
+
+    @contextmanager
+    def _named_errors(self, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise Unanswered(self._silent(seconds)) from error
+        except httpx.ConnectError as error:
+            raise Unanswered(_away(f"{self._url} cannot be reached: {error}")) from error
+        except httpx.TransportError as error:
+            raise Unanswered(_away(f"{self._url} hung up: {error}"), dropped=True) from error
+
+    def _silent(self, seconds: float) -> Finding:
+        within = f"within {seconds:.1f} s"
+        if self._is_alive:
+            # Whoever locks the database makes everything but the heartbeat wait.
+            return _temporary(f"{self._url} answers heartbeats, and nothing else {within}")
+        return Finding(
+            failure_type="connection_timeout", summary=f"{self._url} gives no answer {within}"
+        )
+
+
+class ServedCollection:
+    """A ``sampling.Collection`` over HTTP."""
+
+    def __init__(self, server: ChromaServer, listed: dict[str, Any]) -> None:
+        self._server = server
+        self.id = str(listed["id"])
+        self.name = str(listed["name"])
+        settings = listed.get("configuration_json") or {}
+        kind = settings.get("hnsw") or settings.get("spann") or {}
+        self.space: str | None = kind.get("space")
+
+    def count(self) -> int:
+        return int(self._ask("GET", "count"))
+
+    def page(self, offset: int, limit: int) -> list[tuple[str, Vector]]:
+        said = {"offset": offset, "limit": limit, "include": ["embeddings"]}
+        got = self._ask("POST", "get", **said)
+        return [
+            (name, vector or ()) for name, vector in zip(got["ids"], got["embeddings"], strict=True)
+        ]
+
+    def query(self, vector: Vector, hits: int) -> list[tuple[str, float]]:
+        said = {"query_embeddings": [vector], "n_results": hits, "include": ["distances"]}
+        got = self._ask("POST", "query", **said)
+        distances = [float("nan") if one is None else one for one in got["distances"][0]]
+        return list(zip(got["ids"][0], distances, strict=True))
+
+    def _ask(self, method: str, what: str, **said: Any) -> Any:
+        try:
+            return self._server.of_collection(self.id, method, what, **said)
+        except Refused as refused:
+            raise CollectionError(str(refused)) from refused
+
+
+class Refused(Unanswered):
+    """The server answered with an error of its own."""
+
+
+def _judged(status: int, body: bytes, url: str) -> Any:
+    if status in (401, 403):
+        raise Unanswered(
+            Finding(failure_type="auth_failure", summary=f"{url} refuses the token ({status})")
+        )
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise Unanswered(_temporary(f"{url} answers {status} and no JSON")) from error
+    if status == httpx.codes.OK:
+        return answer
+    text = f"{answer.get('error')}: {answer.get('message')}" if isinstance(answer, dict) else ""
+    if status in (429, 502, 503, 504):
+        raise Unanswered(_temporary(f"{url} answers {status} {text}"))
+    raise Refused(from_message(text or f"{url} answers {status}"))
+
+
+def _away(summary: str) -> Finding:
+    return Finding(failure_type="connection_error", summary=summary)
+
+
+def _temporary(summary: str) -> Finding:
+    return Finding(failure_type="temporary_failure", summary=summary)
+
+
+def _headers(target: ChromaTarget) -> dict[str, str]:
+    token = reveal(target.token, target.token_file)
+    if token is None:
+        return {}
+    if target.auth_header == "authorization":
+        return {"Authorization": f"Bearer {token}"}
+    return {"X-Chroma-Token": token}
+
+
+def _trust(target: ChromaTarget, url: str) -> ssl.SSLContext:
+    """The system's authorities, or the target's own alone."""
+    if not url.startswith("https://"):
+        # Never used, and cheap: reading the system's authorities takes longer than the probe.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ssl.create_default_context(cafile=target.tls_ca_file)
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,69 @@
+"""The collections of a private copy, opened with Chroma itself. The only module that imports it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Before the import: a probe needs no thread a core, and tells nobody that it ran.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+
+import chromadb
+from chromadb.config import Settings
+
+from recovery.components.chromadb.sampling import CollectionError, Vector
+
+
+class OpenedCollection:
+    """A ``sampling.Collection`` of this process's own client."""
+
+    def __init__(self, collection: Any) -> None:
+        self._collection = collection
+        self.name = str(collection.name)
+        settings = collection.configuration or {}
+        kind = settings.get("hnsw") or settings.get("spann") or {}
+        self.space: str | None = kind.get("space")
+
+    def count(self) -> int:
+        with _named_errors():
+            return int(self._collection.count())
+
+    def page(self, offset: int, limit: int) -> list[tuple[str, Vector]]:
+        with _named_errors():
+            got = self._collection.get(offset=offset, limit=limit, include=["embeddings"])
+            vectors = [vector.tolist() for vector in got["embeddings"]]
+            return list(zip(got["ids"], vectors, strict=True))
+
+    def query(self, vector: Vector, hits: int) -> list[tuple[str, float]]:
+        with _named_errors():
+            got = self._collection.query(
+                query_embeddings=[vector], n_results=hits, include=["distances"]
+            )
+            return list(zip(got["ids"][0], map(float, got["distances"][0]), strict=True))
+
+
+def open_collections(
+    view: Path, tenant: str, database: str, names: list[str]
+) -> dict[str, OpenedCollection]:
+    """Raises ``CollectionError``. Writes into ``view``, so it must be a copy."""
+    with _named_errors():
+        client = chromadb.PersistentClient(
+            path=str(view),
+            settings=Settings(anonymized_telemetry=False),
+            tenant=tenant,
+            database=database,
+        )
+        return {name: OpenedCollection(client.get_collection(name)) for name in names}
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise CollectionError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,101 @@
+"""A served ChromaDB, asked over HTTP alone: what a client would meet."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from recovery.components.chromadb import sampling
+from recovery.components.chromadb.api import ChromaServer, ServedCollection, Unanswered
+from recovery.components.chromadb.findings import Budget, Examined, Finding, from_names
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.errors import TargetRefused
+
+MOST_COLLECTIONS = 16
+"""How many collections one probe asks: the expected ones first, the rest by chance."""
+
+
+def listen(target: ChromaTarget, url: str, budget: Budget) -> Examined:
+    """Heartbeat and names only, which costs milliseconds whatever the size."""
+    examined = Examined()
+    try:
+        with ChromaServer(target, url, budget) as server:
+            _greet(target, server, examined)
+    except (TargetRefused, Unanswered) as error:
+        examined.finding = _finding(error)
+    return examined
+
+
+def examine(target: ChromaTarget, url: str, budget: Budget) -> Examined:
+    """The collections listed, and some of them counted, read and queried."""
+    examined = Examined()
+    try:
+        with ChromaServer(target, url, budget) as server:
+            _converse(target, server, budget, examined)
+    except (TargetRefused, Unanswered) as error:
+        examined.finding = _finding(error)
+    return examined
+
+
+def _converse(
+    target: ChromaTarget, server: ChromaServer, budget: Budget, examined: Examined
+) -> None:
+    listed = _greet(target, server, examined)
+    mixed = random.sample(listed, len(listed))
+    few = sorted(mixed, key=lambda found: found.name not in target.collections)[:MOST_COLLECTIONS]
+    asked = 0
+    for collection in few:
+        if examined.finding is not None or (asked and budget.is_over):
+            return
+        examined.add(_examine(target, server, collection, budget))
+        asked += 1
+    examined.figures.update(asked=asked, depth="query")
+
+
+def _greet(
+    target: ChromaTarget, server: ChromaServer, examined: Examined
+) -> list[ServedCollection]:
+    began = time.perf_counter()
+    server.heartbeat()
+    listed = server.collections(target.collections)
+    latency_ms = round((time.perf_counter() - began) * 1000, 2)
+    names = [collection.name for collection in listed]
+    examined.figures.update(latency_ms=latency_ms, collections=len(names), depth="names")
+    examined.finding = from_names(list(target.collections), names, is_empty=not names)
+    if examined.finding is None and latency_ms > target.thresholds.latency_ms:
+        examined.finding = Finding(
+            failure_type="high_latency", summary=f"heartbeat and names took {latency_ms} ms"
+        )
+    return listed
+
+
+def _examine(
+    target: ChromaTarget, server: ChromaServer, collection: ServedCollection, budget: Budget
+) -> Examined:
+    try:
+        return sampling.examine(
+            collection,
+            budget,
+            at_least=target.collections.get(collection.name, 0),
+            latency_ms=target.thresholds.latency_ms,
+        )
+    except Unanswered as error:
+        return Examined(finding=_broken_off(server, collection.name, error))
+
+
+def _broken_off(server: ChromaServer, name: str, error: Unanswered) -> Finding:
+    """A damaged index kills the server that queries it, so that no heartbeat is left either."""
+    said = error.finding
+    if not error.dropped:
+        return said
+    try:
+        server.heartbeat()
+    except Unanswered:
+        return Finding(failure_type="index_corrupted", summary=f"a query of {name} ended it")
+    return said
+
+
+def _finding(error: TargetRefused | Unanswered) -> Finding:
+    if isinstance(error, Unanswered):
+        return error.finding
+    return Finding(failure_type="auth_failure", summary=error.message)

@@ -1,0 +1,124 @@
+"""What tests have ChromaDB's own client do, always in a process of its own.
+
+``python -m tests.chroma_child ACTION PATH [JSON]``; what it did is the last line that it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import select
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import chromadb
+from chromadb.config import Settings
+
+PAGE = 500
+
+
+def say(what: dict[str, Any]) -> None:
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
+
+
+def client(path: str) -> Any:
+    return chromadb.PersistentClient(path, settings=Settings(anonymized_telemetry=False))
+
+
+def vectors(count: int, dimension: int, seed: int = 7) -> list[list[float]]:
+    drawn = random.Random(seed)
+    return [[drawn.gauss(0, 1) for _ in range(dimension)] for _ in range(count)]
+
+
+def build(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """A collection past its sync threshold, one that is not, and one without a record."""
+    opened = client(path)
+    docs = opened.create_collection(
+        "docs",
+        metadata={"owner": "tests"},
+        configuration={
+            "hnsw": {"space": said["space"], "sync_threshold": said.get("threshold", 1000)}
+        },
+    )
+    drawn = vectors(said["count"], said["dimension"])
+    for first in range(0, len(drawn), PAGE):
+        page = range(first, min(first + PAGE, len(drawn)))
+        docs.add(
+            ids=[f"id-{number}" for number in page],
+            embeddings=[drawn[number] for number in page],
+            documents=[f"document {number}" for number in page],
+            metadatas=[{"number": number} for number in page],
+        )
+    notes = opened.create_collection("notes")
+    notes.add(ids=["a", "b", "c"], embeddings=vectors(3, 8))
+    opened.create_collection("empty")
+    return {"docs": docs.count()}
+
+
+def add_database(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """A tenant and a database of their own, with one collection of three records."""
+    settings = Settings(is_persistent=True, persist_directory=path, anonymized_telemetry=False)
+    admin = chromadb.AdminClient(settings)
+    admin.create_tenant(said["tenant"])
+    admin.create_database(said["database"], said["tenant"])
+    opened = chromadb.PersistentClient(path, Settings(anonymized_telemetry=False), **said)
+    opened.create_collection("elsewhere").add(ids=["a", "b", "c"], embeddings=vectors(3, 8))
+    return {"collections": len(opened.list_collections())}
+
+
+def keep_adding(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """An application that writes until its standard input is closed; fails where a write does."""
+    docs = client(path).get_collection("docs")
+    added = said["count"]
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        drawn = vectors(said["batch"], said["dimension"], seed=added)
+        names = [f"id-{added + number}" for number in range(said["batch"])]
+        docs.add(ids=names, embeddings=drawn, documents=names)
+        docs.delete(ids=names[:5])
+        docs.query(query_embeddings=drawn[:1], n_results=10)
+        added += said["batch"]
+        say({"added": added})
+    return {"records": docs.count()}
+
+
+def delete(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    opened = client(path)
+    opened.delete_collection(said["name"])
+    return {"left": len(opened.list_collections())}
+
+
+def query(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """What an application sees of the collection ``docs``, each call by itself."""
+    seen: dict[str, Any] = {}
+
+    def attempt(name: str, call: Callable[[], Any]) -> Any:
+        try:
+            seen[name] = call()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test wants to see it
+            seen[name] = f"{type(error).__name__}: {error}"
+
+    attempt("open", lambda: client(path).get_collection("docs").name)
+    if seen["open"] != "docs":
+        return seen
+    docs = client(path).get_collection("docs")
+    attempt("count", docs.count)
+    attempt("get", lambda: len(docs.get(limit=20)["ids"]))
+    attempt("embeddings", lambda: len(docs.get(limit=20, include=["embeddings"])["embeddings"]))
+    wanted = vectors(said["count"], said["dimension"])[:1]
+    say({**seen, "query": "died"})
+    attempt("query", lambda: len(docs.query(query_embeddings=wanted, n_results=1500)["ids"][0]))
+    return seen
+
+
+if __name__ == "__main__":
+    action, path, *rest = sys.argv[1:]
+    actions = {
+        "add_database": add_database,
+        "build": build,
+        "delete": delete,
+        "keep_adding": keep_adding,
+        "query": query,
+    }
+    say(actions[action](path, json.loads(rest[0]) if rest else {}))

@@ -1,0 +1,109 @@
+"""``chromadb.query_retry`` on servers that are away for a while, and on what no asking cures."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from recovery.components.chromadb.query_retry import query_retry
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.errors import RemedyError, TargetRefused, TargetUnreachable
+from recovery.events import Result, Stage
+from recovery.strategy import Parameters
+from tests.chroma import ChromaDirectory, ServedChroma, gate, noise
+from tests.fleet import Fleet
+from tests.journal import PlainJournal
+from tests.stack import Stack
+from tests.waiting import until
+
+
+def run(target: ChromaTarget, **said: Any) -> PlainJournal:
+    journal = PlainJournal(seconds=20, **said)
+    query_retry.remedy(target, Parameters(), journal)
+    return journal
+
+
+def test_a_server_that_is_back_is_queried_and_applications_hear_of_it(
+    chroma_server: ServedChroma,
+) -> None:
+    chroma_server.send_signal(signal.SIGSTOP)
+    with pytest.raises(TargetUnreachable, match="no answer"):
+        run(ChromaTarget(url=chroma_server.url, answer_timeout=0.2))
+
+    chroma_server.send_signal(signal.SIGCONT)
+    journal = run(ChromaTarget(url=chroma_server.url, answer_timeout=10))
+
+    assert journal.notices == ["retry_queries"]
+    assert journal.steps[0].figures["queried"]
+
+
+def test_a_dead_server_may_come_back(chroma_server: ServedChroma) -> None:
+    chroma_server.kill()
+    with pytest.raises(TargetUnreachable):
+        run(ChromaTarget(url=chroma_server.url))
+
+    chroma_server.start()
+
+    assert run(ChromaTarget(url=chroma_server.url)).notices == ["retry_queries"]
+
+
+def test_what_asking_again_cannot_cure_is_left_to_other_remedies(
+    chroma_directory: ChromaDirectory,
+) -> None:
+    noise(chroma_directory.segment / "data_level0.bin")
+
+    with pytest.raises(RemedyError, match="cannot help") as caught:
+        run(ChromaTarget(path=chroma_directory.path))
+
+    assert not caught.value.transient
+
+
+def test_a_refused_token_is_not_sent_again(chroma_server: ServedChroma) -> None:
+    with gate(chroma_server, "Authorization", "Bearer right") as url, pytest.raises(TargetRefused):
+        run(ChromaTarget(url=url))
+
+
+@pytest.fixture
+def policy_options(chroma_server: ServedChroma) -> dict[str, Any]:
+    block = {
+        "targets": {"default": {"url": chroma_server.url, "collections": {"docs": 0}}},
+        "strategies": [
+            {
+                "name": "query_retry",
+                # The retries are what is tested; on a loaded machine they take long.
+                "timeout_seconds": 60,
+                "max_retries": 100,
+                "backoff_seconds": 0.1,
+                "backoff_multiplier": 1,
+                "conditions": ["connection_timeout"],
+            }
+        ],
+    }
+    return {"recovery": {"chromadb": block}}
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_for_a_while_is_recovered_through_the_broker(
+    chroma_server: ServedChroma, stack: Stack, fleet: Fleet
+) -> None:
+    fleet.start(queues=("dispatch", "chromadb", "notify", "maintenance"))
+    chroma_server.send_signal(signal.SIGSTOP)
+
+    recovery_id = stack.trigger("connection_timeout", component="chromadb")
+    until(lambda: has_tried(stack, recovery_id), seconds=30, what="an attempt has failed")
+    chroma_server.send_signal(signal.SIGCONT)
+    outcome = stack.concluded(recovery_id, seconds=60).outcome
+
+    assert outcome is not None
+    assert outcome.result is Result.RECOVERED, fleet.logs()
+    assert outcome.before is not None
+    assert outcome.before.failure_type == "connection_timeout"
+    assert outcome.after is not None
+    assert outcome.after.figures["queried"]
+
+
+def has_tried(stack: Stack, recovery_id: str) -> bool:
+    record = stack.record(recovery_id)
+    return record is not None and record.attempts > 0 and record.stage is Stage.CLAIMED

@@ -1,0 +1,7 @@
+"""Queue ``chromadb`` and its host-bound ones: the remedies of ChromaDB targets."""
+
+from __future__ import annotations
+
+from workers.task import strategy_task
+
+query_retry = strategy_task("chromadb", "query_retry")
