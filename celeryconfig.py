@@ -105,6 +105,7 @@ worker_proc_alive_timeout = 10.0
 imports = (
     "workers.dispatcher",
     "workers.redis",
+    "workers.system",
     "workers.notify",
     "workers.maintenance",
 )

@@ -14,6 +14,7 @@ RecoveryError
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -115,6 +116,12 @@ class DeadlineExceeded(RemedyError):
 
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class NothingFreed(RemedyError):
+    """``facts``: who holds what, where that is known."""
+
+    code = "nothing_freed"
 
 
 class WorkerLost(RemedyError):

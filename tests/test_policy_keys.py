@@ -89,10 +89,6 @@ WAITING = {
     "recovery.chromadb.strategies.snapshot_rollback.script": "chromadb",
     "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
     "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
-    "recovery.system.strategies.disk_cleanup.thresholds.disk_usage_percent": "system",
-    "recovery.system.strategies.disk_cleanup.cleanup_paths": "system",
-    "recovery.system.strategies.disk_cleanup.preserve_days": "system",
-    "recovery.system.strategies.memory_gc.thresholds.memory_usage_percent": "system",
 }
 
 

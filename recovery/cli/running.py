@@ -74,7 +74,10 @@ def up() -> None:
     click.echo(f"control plane: {environment.shown_control_url}")
     groups = {
         "dispatch": worker_command("dispatch", ["dispatch", *bare_queues()], 1, beat=False),
-        "redis": worker_command("redis", _redis_queues(environment.host), 2, beat=False),
+        "redis": worker_command("redis", _bound_queues("redis", environment.host), 2, beat=False),
+        "system": worker_command(
+            "system", _bound_queues("system", environment.host), 1, beat=False
+        ),
         "upkeep": worker_command("upkeep", ["maintenance", "notify"], 1, beat=True),
     }
     stopping = False
@@ -100,8 +103,8 @@ def up() -> None:
     click.echo("down")
 
 
-def _redis_queues(host: str) -> list[str]:
-    return ["redis", f"redis.{host}"]
+def _bound_queues(component: str, host: str) -> list[str]:
+    return [component, f"{component}.{host}"]
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:

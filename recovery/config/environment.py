@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from recovery import places
 from recovery.errors import ConfigError
 
 SOCKET_NAME = "control.sock"
@@ -39,8 +39,8 @@ class Environment:
             broker_url=found.get("RECOVERY_BROKER_URL") or None,
             result_backend=found.get("RECOVERY_RESULT_BACKEND") or None,
             prefix=found.get("RECOVERY_PREFIX", "recovery:"),
-            state_dir=_state_dir(found),
-            host=found.get("RECOVERY_HOST") or socket.gethostname(),
+            state_dir=places.state_dir(found),
+            host=places.host_name(found),
         )
 
     @property
@@ -78,13 +78,6 @@ class Environment:
             return f"redis+socket://{self.socket_path}"
         scheme, rest = self.redis_url.split("://", 1)
         return f"redis+socket://{rest}" if scheme == "unix" else self.redis_url
-
-
-def _state_dir(found: Mapping[str, str]) -> Path:
-    if chosen := found.get("RECOVERY_STATE_DIR"):
-        return Path(chosen).absolute()
-    base = found.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "recovery"
 
 
 def _secret(found: Mapping[str, str], name: str) -> str | None:
