@@ -194,7 +194,6 @@ class _Cleanup:
 
     def _report(self, root: Root, **figures: Figure) -> None:
         left = ", ".join(f"{count} {reason}" for reason, count in sorted(root.skipped.items()))
-        root.skipped.clear()
         self.journal.note(f"done below {root.path}", **figures, left_alone=left or None)
 
     def _close_manifest(self) -> None:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from recovery.components.system import forbidden
@@ -23,6 +24,7 @@ DEEPEST = 100
 """Levels below the root; each holds two descriptors while it is walked."""
 
 _BATCH = 128
+_CHUNK = 1024
 _THROUGH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -78,16 +80,37 @@ def opened(path: str, spared: Collection[Path] = ()) -> Iterator[Root]:
 class _Level:
     """A folder that is being walked, and the files of it that nobody has been given yet."""
 
-    __slots__ = ("batch", "entries")
+    __slots__ = ("batch", "entries", "is_over")
 
     def __init__(self, folder: int, where: tuple[str, ...]) -> None:
         """Takes the descriptor over; raises ``OSError``."""
         self.batch = Batch(folder, where)
+        self.is_over = False
         try:
             self.entries = os.scandir(folder)
         except BaseException:
             os.close(folder)
             raise
+
+    def read(self, is_wanted: Callable[[os.stat_result], bool]) -> str | None:
+        """Read on, up to a full batch or a folder, whose name is returned.
+
+        ``is_over`` says that nothing was left. Raises ``OSError``.
+        """
+        files = self.batch.files
+        self.is_over = True
+        # Every file of a filesystem passes here, hence no call that is not needed.
+        for entry in islice(self.entries, _CHUNK):
+            self.is_over = False
+            if entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                if is_wanted(status):
+                    files.append((entry.name, status))
+                    if len(files) >= _BATCH:
+                        break
+            elif entry.is_dir(follow_symlinks=False):
+                return entry.name
+        return None
 
     def take(self) -> Batch:
         taken = self.batch
@@ -104,50 +127,34 @@ def walk(
 ) -> Iterator[Batch]:
     """Every wanted regular file below a root. ``tick`` is called now and then, and may raise.
 
-    What vanishes, cannot be read or may not be entered is skipped. Memory is that of one batch a
-    level: no list of a folder's names is kept.
+    What vanishes, cannot be read or may not be entered is skipped, and counted anew by each walk.
+    Memory is that of one batch a level: no list of a folder's names is kept.
     """
+    root.skipped.clear()
     # Not a duplicate of the root's descriptor, whose place in the listing it would share.
     levels = [_Level(os.open(".", _READ, dir_fd=root.descriptor), ())]
-    seen = 0
     try:
         while levels:
+            tick()
             level = levels[-1]
-            seen += 1
-            if seen % _BATCH == 0:
-                tick()
-            entry = _next(root, level.entries)
-            if entry is None:
-                if level.batch.files:
-                    yield level.take()
-                levels.pop().close()
-                continue
             try:
-                _visit(root, levels, entry, is_wanted)
+                inner = level.read(is_wanted)
+                if inner:
+                    levels.append(_inner(root, levels, inner))
+                    continue
             except OSError as error:
                 root.skip(error.strerror or "unreadable")
+                continue
             except Unsafe as reason:
                 root.skip(str(reason))
-            if len(level.batch.files) >= _BATCH:
+                continue
+            if level.batch.files and (level.is_over or len(level.batch.files) >= _BATCH):
                 yield level.take()
+            if level.is_over:
+                levels.pop().close()
     finally:
         for level in levels:
             level.close()
-
-
-def _visit(
-    root: Root,
-    levels: list[_Level],
-    entry: os.DirEntry[str],
-    is_wanted: Callable[[os.stat_result], bool],
-) -> None:
-    """Go down into a folder, or note a wanted file; raises ``Unsafe`` and ``OSError``."""
-    if entry.is_dir(follow_symlinks=False):
-        levels.append(_inner(root, levels, entry.name))
-    elif entry.is_file(follow_symlinks=False):
-        status = entry.stat(follow_symlinks=False)
-        if is_wanted(status):
-            levels[-1].batch.files.append((entry.name, status))
 
 
 def _inner(root: Root, levels: list[_Level], name: str) -> _Level:

@@ -30,23 +30,24 @@ class Manifest:
     def announce(self, entries: list[tuple[str, os.stat_result]]) -> None:
         """Write down what is removed next: full paths and what is known of them."""
         self._lines += [
-            json.dumps([path, status.st_size, int(status.st_mtime)], separators=(",", ":"))
+            f"[{json.dumps(path)},{status.st_size},{int(status.st_mtime)}]"
             for path, status in entries
         ]
         self.write()
 
     def spare(self, path: str) -> None:
         """What was announced and is still there."""
-        self._lines.append(json.dumps([path, "kept"], separators=(",", ":")))
+        self._lines.append(f'[{json.dumps(path)},"kept"]')
 
     def write(self) -> None:
         """Append what waits; on a full disk it waits on, up to a bound."""
         if not self._lines:
             return
-        text = "".join(f"{line}\n" for line in self._lines)
+        # Each write is a whole member, so that a cut-off one spoils nothing before it.
+        packed = gzip.compress("\n".join([*self._lines, ""]).encode("ascii"), 1)
         try:
-            with gzip.open(self._keep().folder / FILE, "at", encoding="ascii", newline="") as sink:
-                sink.write(text)
+            with (self._keep().folder / FILE).open("ab") as sink:
+                sink.write(packed)
         except (OSError, NothingKept):
             self.unwritten += max(len(self._lines) - MOST_UNWRITTEN, 0)
             del self._lines[:-MOST_UNWRITTEN]

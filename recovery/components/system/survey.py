@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from recovery.components.system.filesystems import Usage
-from recovery.components.system.folders import Root, walk
+from recovery.components.system.folders import Identity, Root, walk
 from recovery.components.system.target import HostThresholds
 
 MOST_BEST = 1024
 """Files that are known by name and go in exact order; the rest goes by classes of worth."""
 
+MOST_BY_US = 10_000
 BLOCK = 512
 """Bytes of one ``st_blocks``, whatever the filesystem."""
 
@@ -47,16 +48,35 @@ def _missing(used: int, total: int, healthy_percent: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Age:
-    """Old is what was neither written nor changed in any other way for ``seconds``."""
+    """Old is what nobody wrote or changed in any other way for ``seconds``.
+
+    ``by_us``: when we changed a file by removing one of its names, which makes it no younger.
+    """
 
     seconds: float
     now: float = field(default_factory=time.time)
+    by_us: dict[Identity, int] = field(default_factory=dict)
 
     def is_old(self, status: os.stat_result) -> bool:
-        return max(status.st_mtime, status.st_ctime) < self.now - self.seconds
+        before = self.now - self.seconds
+        # The first answers for most files, and this is asked of every file there is.
+        return status.st_mtime < before and (status.st_ctime < before or self._is_by_us(status))
 
     def of(self, status: os.stat_result) -> float:
-        return self.now - max(status.st_mtime, status.st_ctime)
+        changed = status.st_ctime
+        if changed > status.st_mtime and not self._is_by_us(status):
+            return self.now - changed
+        return self.now - status.st_mtime
+
+    def lost_a_name(self, status: os.stat_result) -> None:
+        """``status`` as it is after we removed a name of several."""
+        if len(self.by_us) < MOST_BY_US:
+            self.by_us[status.st_dev, status.st_ino] = status.st_ctime_ns
+
+    def _is_by_us(self, status: os.stat_result) -> bool:
+        return bool(self.by_us) and (
+            self.by_us.get((status.st_dev, status.st_ino)) == status.st_ctime_ns
+        )
 
 
 @dataclass(frozen=True, slots=True)

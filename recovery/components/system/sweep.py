@@ -69,6 +69,7 @@ class Sweep:
         try:
             for of_inodes in (False, True):
                 self._measure = Measure(age=self.age, of_inodes=of_inodes)
+                self._missing = 0
                 if self._is_short():
                     self._relieve()
         finally:
@@ -124,12 +125,14 @@ class Sweep:
                 return
 
     def _is_worth(self, least: int) -> Callable[[os.stat_result], bool]:
-        age, measure = self.age, self._measure
-        return lambda status: age.is_old(status) and measure.worth(status) >= least
+        is_old, measure = self.age.is_old, self._measure
+        if least <= 1:
+            return lambda status: is_old(status) and measure.gain(status) > 0
+        return lambda status: is_old(status) and measure.worth(status) >= least
 
     def _remove(self, number: int, folder: int, name: str, seen: os.stat_result) -> bool:
         """Whether the file is gone by our hand; nothing is touched once enough is free."""
-        if not self._is_short():
+        if self._missing <= 0 and not self._is_short():
             return False
         root, freed = self.roots[number], self.freed[number]
         try:
@@ -163,16 +166,24 @@ def remove(
     try:
         open_files.claim(descriptor, held)
         status = os.fstat(descriptor)
-        # Nobody can open the file now, so what is true of it stays true.
         if not is_regular(status) or not age.is_old(status) or not _is_same(status, seen):
             raise Changed
-        if not _is_same(os.stat(name, dir_fd=folder, follow_symlinks=False), status):
-            raise Changed
-        os.unlink(name, dir_fd=folder)
+        if status.st_nlink > 1:
+            _unlink(folder, name, status)
+            age.lost_a_name(os.fstat(descriptor))
+            return status
     finally:
         os.close(descriptor)
+    # Closed before, because a filesystem has more to do for a file that is open while it goes.
+    _unlink(folder, name, status)
     return status
 
 
+def _unlink(folder: int, name: str, status: os.stat_result) -> None:
+    if not _is_same(os.stat(name, dir_fd=folder, follow_symlinks=False), status):
+        raise Changed
+    os.unlink(name, dir_fd=folder)
+
+
 def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_ino, one.st_dev) == (other.st_ino, other.st_dev)
+    return one.st_ino == other.st_ino and one.st_dev == other.st_dev
