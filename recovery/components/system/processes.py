@@ -42,7 +42,7 @@ def _matching(
     named: NamedProcess, listed: list[tuple[psutil.Process, str, str]]
 ) -> list[psutil.Process]:
     if named.cmdline is not None:
-        pattern = re.compile(named.cmdline)
+        pattern = re.compile(named.cmdline, re.DOTALL)
         return [process for process, _, line in listed if line and pattern.search(line)]
     return [process for process, name, _ in listed if name == named.name]
 
