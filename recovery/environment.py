@@ -6,15 +6,14 @@ Cheap to import: applications come here too.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from recovery import places
 from recovery.errors import ConfigError
-from recovery.statedir import state_dir
 
 SOCKET_NAME = "control.sock"
 
@@ -51,8 +50,8 @@ class Environment:
             broker_url=found.get("RECOVERY_BROKER_URL") or None,
             result_backend=found.get("RECOVERY_RESULT_BACKEND") or None,
             prefix=prefix or found.get("RECOVERY_PREFIX", "recovery:"),
-            state_dir=state_dir(found),
-            host=found.get("RECOVERY_HOST") or socket.gethostname(),
+            state_dir=places.state_dir(found),
+            host=places.host_name(found),
         )
 
     @property

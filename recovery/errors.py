@@ -28,6 +28,7 @@ RecoveryError
     ├── WrongProcess          what answers is not what was started: the policy names another
     ├── NotKept               what is to be brought back is not there: undone, discarded, lost
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
+    ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
 """
@@ -197,6 +198,12 @@ class NotKept(RemedyError):
 
 class WouldOverwrite(RemedyError):
     code = "would_overwrite"
+
+
+class NothingFreed(RemedyError):
+    """``facts``: who holds what, where that is known."""
+
+    code = "nothing_freed"
 
 
 class WorkerLost(RemedyError):

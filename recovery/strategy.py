@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -76,6 +76,18 @@ class TargetModel(StrictModel):
 
     def is_selected_by(self, chosen: Mapping[str, Any]) -> bool:
         return all(getattr(self, name) == value for name, value in chosen.items())
+
+    def completed(
+        self,
+        name: str,  # noqa: ARG002 - for the models that override it
+        here: str,  # noqa: ARG002
+        strategies: Mapping[str, Parameters],  # noqa: ARG002
+    ) -> Self:
+        """The target with what the rest of the policy says of it.
+
+        ``name`` is its own, ``here`` this host's, ``strategies`` the component's by name.
+        """
+        return self
 
 
 class Kept(Protocol):

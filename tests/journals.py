@@ -14,6 +14,8 @@ from recovery.strategy import Scope
 
 T = TypeVar("T")
 
+RECOVERY = "1a2b3c4d-0000"
+
 _open: dict[Path, KeptFolder] = {}
 
 
@@ -21,8 +23,8 @@ _open: dict[Path, KeptFolder] = {}
 class MemoryJournal:
     """See ``recovery.strategy.Journal``."""
 
-    state_dir: Path
-    recovery_id: str = "1a2b3c4d-0000"
+    state_dir: Path = Path()
+    recovery_id: str = RECOVERY
     seconds: float = 60.0
     dry_run: bool = False
     overwrite: bool = False
@@ -43,6 +45,11 @@ class MemoryJournal:
         """Have something happen in the world right after the first step that holds ``text``."""
         self.watchers[text] = action
         return self
+
+    @property
+    def notices(self) -> list[str]:
+        """What applications were told."""
+        return [str(step.figures["notice"]) for step in self.steps if "notice" in step.figures]
 
     @property
     def texts(self) -> list[str]:

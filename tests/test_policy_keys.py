@@ -140,10 +140,6 @@ WAITING = {
     "recovery.chromadb.strategies.snapshot_rollback.script": "chromadb",
     "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
     "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
-    "recovery.system.strategies.disk_cleanup.thresholds.disk_usage_percent": "system",
-    "recovery.system.strategies.disk_cleanup.cleanup_paths": "system",
-    "recovery.system.strategies.disk_cleanup.preserve_days": "system",
-    "recovery.system.strategies.memory_gc.thresholds.memory_usage_percent": "system",
 }
 
 
@@ -151,7 +147,8 @@ def keys(annotation: Any, path: str = "") -> Iterator[str]:
     """Every key below an annotation; a strategy's are under its name."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         name = annotation.model_fields.get("name")
-        tag = typing.get_args(name.annotation) if name else ()
+        is_tag = name is not None and typing.get_origin(name.annotation) is typing.Literal
+        tag = typing.get_args(name.annotation) if name and is_tag else ()
         base = f"{path}.{tag[0]}" if tag else path
         for key, field in annotation.model_fields.items():
             below = f"{base}.{key}".lstrip(".")

@@ -136,6 +136,7 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
             house.add(embedded.program(house.environment, holds=lock))
         house.add_worker("dispatch", ["dispatch", *bare_queues()], 1)
         house.add_worker("redis", ["redis", f"redis.{house.environment.host}"], 2)
+        house.add_worker("system", ["system", f"system.{house.environment.host}"], 1)
         house.add_worker("upkeep", _upkeep_queues(house.environment.host), 1, beat=True)
         house.add_guard()
         click.echo(f"control plane: {house.environment.shown_control_url}")

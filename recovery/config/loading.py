@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from recovery import places
 from recovery.config import document
 from recovery.config.document import Document, KeyPath, Problem, as_key, failed
 from recovery.config.model import policy_document
@@ -43,7 +44,7 @@ def load_policy(path: Path | None = None, environ: Mapping[str, str] | None = No
         problems += _problems(parsed, error)
     if checked is None or problems:
         raise failed(sorted(problems, key=lambda problem: problem.line))
-    return Policy(checked, file)
+    return Policy(checked, file, places.host_name(found))
 
 
 @cache

@@ -94,11 +94,12 @@ class ComponentPolicy:
 
 
 class Policy:
-    """A loaded ``recovery_config.yml``."""
+    """A loaded ``recovery_config.yml``, as it holds on the host of that name."""
 
-    def __init__(self, document: PolicyDocument, file: Path) -> None:
+    def __init__(self, document: PolicyDocument, file: Path, host: str) -> None:
         self.document = document
         self.file = file
+        self.host = host
         self._limits: dict[TargetRef, Limits] = {}
 
     @property
@@ -142,7 +143,11 @@ class Policy:
         """Those that the file configures."""
         blocks = {name: getattr(self.document.recovery, name) for name in COMPONENTS}
         return MappingProxyType(
-            {name: _component(name, block) for name, block in blocks.items() if block is not None}
+            {
+                name: _component(name, block, self.host)
+                for name, block in blocks.items()
+                if block is not None
+            }
         )
 
     def component(self, name: str) -> ComponentPolicy:
@@ -247,13 +252,16 @@ class Policy:
         return frozenset(failure.name for failure in find_component(component).failure_types)
 
 
-def _component(name: str, block: ComponentBlock) -> ComponentPolicy:
-    targets = block.targets or {DEFAULT_TARGET: find_component(name).target()}
+def _component(name: str, block: ComponentBlock, host: str) -> ComponentPolicy:
+    strategies = tuple(_strategy(name, strategy) for strategy in block.strategies)
+    parameters = {strategy.name: strategy.parameters for strategy in strategies}
+    written = block.targets or {DEFAULT_TARGET: find_component(name).target()}
+    targets = {key: model.completed(key, host, parameters) for key, model in written.items()}
     return ComponentPolicy(
         name=name,
         priority=block.priority,
-        strategies=tuple(_strategy(name, strategy) for strategy in block.strategies),
-        targets=MappingProxyType(dict(targets)),
+        strategies=strategies,
+        targets=MappingProxyType(targets),
         max_attempts_per_hour=block.max_attempts_per_hour,
         cooldown_seconds=block.cooldown_seconds,
     )

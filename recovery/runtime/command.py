@@ -9,10 +9,10 @@ from pathlib import Path
 
 from recovery.deadline import Deadline
 from recovery.errors import RuntimeUnavailable, WontStart, WontStop
+from recovery.places import state_dir
 from recovery.runtime import daemonize, programs
 from recovery.runtime.process import KILL_SECONDS, ProcessState, Remaining, await_end, born
 from recovery.runtime.settings import Arguments, CommandRuntime
-from recovery.statedir import state_dir
 
 CANNOT_RUN = 126
 """From here on an exit code tells of the command itself, not of what it was asked."""

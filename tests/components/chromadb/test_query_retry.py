@@ -14,13 +14,13 @@ from recovery.events import Result, Stage
 from recovery.strategy import Parameters
 from tests.chroma import ChromaDirectory, ServedChroma, gate, noise
 from tests.fleet import Fleet
-from tests.journal import PlainJournal
+from tests.journals import MemoryJournal
 from tests.stack import Stack
 from tests.waiting import until
 
 
-def run(target: ChromaTarget, **said: Any) -> PlainJournal:
-    journal = PlainJournal(seconds=20, **said)
+def run(target: ChromaTarget, **said: Any) -> MemoryJournal:
+    journal = MemoryJournal(seconds=20, **said)
     query_retry.remedy(target, Parameters(), journal)
     return journal
 

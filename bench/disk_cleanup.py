@@ -1,0 +1,117 @@
+"""Old files removed by ``disk_cleanup``, beside ``find -mtime +1 -delete`` on an identical tree.
+
+The remedy does more: it surveys first, asks the kernel whether anybody has a file open, never
+follows a link, and lists what goes. All old files must go here, which is its slowest case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench import report, servers
+
+LIMIT = 2.0
+PER_FOLDER = 100
+DAY = 86_400
+FEW = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", type=int, default=100_000, help="files, half of them old")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--clean", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.clean:
+        print(json.dumps(clean(chosen.clean)))
+        return
+    ours, baseline = [], []
+    for number in range(chosen.rounds):
+        # Whoever goes second finds a warmer cache, so they take turns.
+        for who in ("ours", "find") if number % 2 else ("find", "ours"):
+            measured = ours if who == "ours" else baseline
+            measured.append(measure(who, chosen.n))
+        seconds = f"find {baseline[-1]['seconds']:.3f} s, ours {ours[-1]['seconds']:.3f} s"
+        print(f"round {number + 1}: {seconds}", flush=True)
+    peaks = {FEW: measure("ours", FEW)["peak_mb"], chosen.n: ours[0]["peak_mb"]}
+    print(f"peak resident memory in MB by files: {peaks}")
+    best, found = (min(each["seconds"] for each in side) for side in (ours, baseline))
+    ratio = round(best / found, 3)
+    report.finish(
+        "disk_cleanup",
+        n=chosen.n,
+        unit="s",
+        ours={"best": round(best, 3), "peak_mb": peaks},
+        baseline={"best": round(found, 3)},
+        ratio=ratio,
+        limit=LIMIT,
+        ok=ratio <= LIMIT,
+    )
+
+
+def measure(who: str, count: int) -> dict[str, float]:
+    """Seconds, and for ours the peak of memory, of one cleanup of a new tree."""
+    with servers.folder() as where:
+        root = where / "tree"
+        tree(root, count)
+        done = in_a_process(root) if who == "ours" else {"seconds": find(root)}
+        left = sum(len(files) for _, _, files in os.walk(root))
+        if left != count - count // 2:
+            raise RuntimeError(f"{who} left {left} files of {count}")
+    return done
+
+
+def tree(root: Path, count: int) -> None:
+    """``count`` files of one block; each second one was last written ten days ago."""
+    now = time.time()
+    for number in range(count):
+        folder = root / str(number // PER_FOLDER)
+        if number % PER_FOLDER == 0:
+            folder.mkdir(parents=True)
+        path = folder / str(number)
+        path.write_bytes(b"x")
+        when = now - 10 * DAY if number % 2 else now + DAY
+        os.utime(path, (when, when))
+
+
+def find(root: Path) -> float:
+    began = time.perf_counter()
+    command = ["find", str(root), "-type", "f", "-mtime", "+1", "-delete"]
+    subprocess.run(command, check=True)
+    return time.perf_counter() - began
+
+
+def in_a_process(root: Path) -> dict[str, float]:
+    """A process of its own, whose peak of memory is that of one cleanup."""
+    command = [sys.executable, "-m", "bench.disk_cleanup", "--clean", str(root)]
+    done = subprocess.run(command, cwd=servers.ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def clean(root: Path) -> dict[str, float]:
+    from tests.journal import PlainJournal
+
+    from recovery.components.system.disk_cleanup import DiskCleanup, disk_cleanup
+    from recovery.components.system.target import Band, HostTarget, HostThresholds
+
+    # Never well, so that all old files go; old by their last change of any kind as well.
+    limits = HostThresholds(disk_usage_percent=Band(unhealthy=0.02, healthy=0.01))
+    parameters = DiskCleanup(cleanup_paths=(str(root),), preserve_days=1e-9)
+    journal = PlainJournal(folder=root.parent, seconds=600)
+    began = time.perf_counter()
+    disk_cleanup.remedy(HostTarget(thresholds=limits), parameters, journal)
+    seconds = time.perf_counter() - began
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": seconds, "peak_mb": round(peak_kb / 1024, 1)}
+
+
+if __name__ == "__main__":
+    main()

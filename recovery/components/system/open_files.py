@@ -1,0 +1,153 @@
+"""Which files processes hold: asked of the kernel a file at a time, or read from ``/proc``."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import math
+import os
+import signal
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+DELETED = " (deleted)"
+
+_FRESH_SECONDS = 2.0
+_NO_LEASES = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK})
+
+Identity = tuple[int, int]
+
+
+class InUse(Exception):
+    """A file may not be touched; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A descriptor of a process that leads to a file. ``path`` is as the kernel writes it."""
+
+    pid: int
+    process: str
+    descriptor: str
+    path: str
+    status: os.stat_result
+
+    @property
+    def identity(self) -> Identity:
+        return self.status.st_dev, self.status.st_ino
+
+    @property
+    def link(self) -> Path:
+        return PROC / str(self.pid) / "fd" / self.descriptor
+
+
+def claim(descriptor: int, others: ByProcesses | None = None) -> bool:
+    """Make sure that nobody else has this file open; raises ``InUse``.
+
+    The kernel grants a write lease only on a file that nobody else has open or mapped, in whatever
+    container; who opens it then waits until we close it. False where the filesystem has no leases,
+    so that ``others`` were asked, which is true for a moment only.
+    """
+    # The kernel's default, SIGIO, would end this process when somebody opens the file.
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise InUse("open in a process") from error
+        if error.errno not in _NO_LEASES:
+            raise InUse(f"not ours to claim: {error.strerror}") from error
+        status = os.fstat(descriptor)
+        if others is not None and others.hold((status.st_dev, status.st_ino)):
+            raise InUse("open in a process") from error
+        return False
+    return True
+
+
+def is_wanted_by_others(descriptor: int) -> bool:
+    """Whether somebody waits to open a file that we claimed by a lease."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_WRLCK
+
+
+class ByProcesses:
+    """Whether a file that we have open once is held by anybody else, as ``/proc`` says.
+
+    Read anew every two seconds; everything is held where we may not look at others.
+    """
+
+    def __init__(self) -> None:
+        self._known: frozenset[Identity] = frozenset()
+        self._read_at = -math.inf
+
+    def hold(self, identity: Identity) -> bool:
+        if os.geteuid() != 0:
+            return True
+        if time.monotonic() > self._read_at + _FRESH_SECONDS:
+            held = Counter(each.identity for each in descriptors())
+            # Ours is among them.
+            held[identity] -= 1
+            self._known = frozenset({*+held, *mapped()})
+            self._read_at = time.monotonic()
+        return identity in self._known
+
+
+def descriptors() -> Iterator[Held]:
+    """Every descriptor of every process that leads to a regular file, as far as we may look."""
+    for pid in _pids():
+        folder = PROC / str(pid) / "fd"
+        try:
+            names = os.listdir(folder)  # noqa: PTH208 - a Path a descriptor would be the cost
+        except OSError:
+            continue
+        process = name_of(pid)
+        for name in names:
+            try:
+                status = os.stat(f"{folder}/{name}")  # noqa: PTH116 - likewise
+                if stat.S_ISREG(status.st_mode):
+                    path = os.readlink(f"{folder}/{name}")  # noqa: PTH115 - likewise
+                    yield Held(
+                        pid=pid,
+                        process=process,
+                        descriptor=name,
+                        path=path,
+                        status=status,
+                    )
+            except OSError:
+                continue
+
+
+def mapped() -> Iterator[Identity]:
+    """Every file that a process has mapped, as far as we may look."""
+    for pid in _pids():
+        asked: set[str] = set()
+        try:
+            ranges = os.listdir(PROC / str(pid) / "map_files")  # noqa: PTH208
+        except OSError:
+            continue
+        for span in ranges:
+            try:
+                path = f"{PROC}/{pid}/map_files/{span}"
+                leads_to = os.readlink(path)  # noqa: PTH115
+                if leads_to in asked:
+                    continue
+                status = os.stat(path)  # noqa: PTH116
+            except OSError:
+                continue
+            asked.add(leads_to)
+            yield status.st_dev, status.st_ino
+
+
+def name_of(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "comm").read_text(errors="backslashreplace").strip()
+    except OSError:
+        return "?"
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir(PROC) if name.isdecimal())  # noqa: PTH208
