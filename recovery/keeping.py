@@ -175,7 +175,12 @@ class Shelf:
             shelf=self,
             lock=lock,
         )
-        kept.mark(KeptState.AVAILABLE)
+        try:
+            kept.mark(KeptState.AVAILABLE)
+        except NothingKept:
+            # Whoever asks again when the disk has room must not find it locked by us.
+            os.close(lock)
+            raise
         return kept
 
     def open(self, recovery_id: str, *, patience: float = LOCK_SECONDS) -> KeptFolder:

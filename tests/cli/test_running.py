@@ -25,7 +25,7 @@ from tests.supervising import Supervised, supervised
 from tests.waiting import until
 
 COMMAND = ("-c", "from recovery.cli import main; main()")
-UP_WORKERS = 3
+UP_WORKERS = 4
 
 
 @pytest.fixture

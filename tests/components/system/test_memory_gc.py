@@ -17,7 +17,7 @@ from recovery.components.system.collecting import Collected, ask, offer
 from recovery.components.system.memory_gc import MemoryGc, memory_gc
 from recovery.components.system.target import HostTarget
 from recovery.errors import NothingFreed
-from tests.journal import PlainJournal
+from tests.journals import MemoryJournal
 from tests.waiting import until
 
 HOARDER = """
@@ -79,7 +79,7 @@ def resident(process: subprocess.Popen[str]) -> int:
 def test_other_processes_give_their_garbage_back_to_the_kernel(hoarder: Any, how: str) -> None:
     process = hoarder(how)
     before = resident(process)
-    journal = PlainJournal()
+    journal = MemoryJournal()
 
     memory_gc.remedy(HostTarget(), MemoryGc(), journal)
 
@@ -98,7 +98,7 @@ def test_where_nothing_can_be_freed_it_is_no_success_and_the_holders_are_named(
     ask_all_until_nothing_comes()
 
     with pytest.raises(NothingFreed, match="most is held by") as caught:
-        memory_gc.remedy(HostTarget(), MemoryGc(), PlainJournal())
+        memory_gc.remedy(HostTarget(), MemoryGc(), MemoryJournal())
 
     assert caught.value.facts["holders"]
 
@@ -106,7 +106,7 @@ def test_where_nothing_can_be_freed_it_is_no_success_and_the_holders_are_named(
 def ask_all_until_nothing_comes() -> None:
     def is_exhausted() -> bool:
         try:
-            memory_gc.remedy(HostTarget(), MemoryGc(), PlainJournal())
+            memory_gc.remedy(HostTarget(), MemoryGc(), MemoryJournal())
         except NothingFreed:
             return True
         return False
@@ -172,7 +172,7 @@ def test_the_dead_are_forgotten(hoarder: Any, state_dir: Path) -> None:
 def test_a_dry_run_asks_nobody(hoarder: Any) -> None:
     process = hoarder()
     before = resident(process)
-    journal = PlainJournal(dry_run=True)
+    journal = MemoryJournal(dry_run=True)
 
     memory_gc.remedy(HostTarget(), MemoryGc(), journal)
 
