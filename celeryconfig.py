@@ -108,6 +108,8 @@ imports = (
     "workers.redis",
     "workers.notify",
     "workers.maintenance",
+    "workers.liveness",
+    "workers.registration",
 )
 
 enable_utc = True

@@ -11,7 +11,7 @@ from recovery.admission import RECORD_TTL_SECONDS
 from recovery.events import ALL_ELSE_FAILED, Outcome, Result
 
 if TYPE_CHECKING:
-    from recovery.config import Policy
+    from recovery.config import DegradedModePolicy, Policy
     from recovery.controlplane import ControlPlane
     from recovery.records import Recovery
 
@@ -60,7 +60,7 @@ def conclude(
         json.dumps(past, separators=(",", ":")),
         f"{outcome.duration:.6f}",
         int(policy.limits(target).cooldown_seconds * 1000),
-        mode.name if mode else "",
+        _as_json(mode),
         policy.escalation.failures_for_level_3,
         int(is_final and outcome.result is Result.FAILED),
         RECORD_TTL_SECONDS,
@@ -68,3 +68,15 @@ def conclude(
         ",".join(str(bound) for bound in DURATION_BUCKETS),
     )
     return Conclusion(answer)
+
+
+def _as_json(mode: DegradedModePolicy | None) -> str:
+    """The mode as it is stored and published, so that applications need no policy to read it."""
+    if mode is None:
+        return ""
+    said = {
+        "mode": mode.name,
+        "available": mode.available_capabilities,
+        "unavailable": mode.unavailable_capabilities,
+    }
+    return json.dumps(said, separators=(",", ":"))

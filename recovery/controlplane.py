@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Self
 
 from recovery.errors import ControlPlaneUnavailable
@@ -16,7 +15,7 @@ from recovery.errors import ControlPlaneUnavailable
 if TYPE_CHECKING:
     from redis import Redis
 
-    from recovery.config import Environment
+    from recovery.environment import Environment
 
 CONNECT_TIMEOUT = 1.0
 ANSWER_TIMEOUT = 2.0
@@ -94,6 +93,9 @@ def reachable() -> Iterator[None]:
 @cache
 def source(script: str) -> str:
     """The text of a script behind the prelude that all share."""
+    # Here, because applications import this module and never need the scripts.
+    from importlib.resources import files
+
     folder = files("recovery") / "lua"
     parts: Sequence[str] = [(folder / f"{name}.lua").read_text() for name in ("prelude", script)]
     return "\n".join(parts)

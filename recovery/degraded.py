@@ -7,10 +7,10 @@ target healthy; both happen in the script that concludes a recovery.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from recovery.controlplane import reachable
 
@@ -30,6 +30,18 @@ class DegradedMode:
     available: tuple[str, ...]
     unavailable: tuple[str, ...]
 
+    @classmethod
+    def from_dict(cls, target: str, held: Mapping[str, Any]) -> Self:
+        """As the control plane holds and publishes it; ``since`` is in milliseconds there."""
+        return cls(
+            target=target,
+            mode=held["mode"],
+            since=datetime.fromtimestamp(held["since"] / 1000, UTC),
+            recovery_id=held["recovery_id"],
+            available=tuple(held["available"]),
+            unavailable=tuple(held["unavailable"]),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "target": self.target,
@@ -42,24 +54,26 @@ class DegradedMode:
 
 
 def active(control: ControlPlane, policy: Policy) -> tuple[DegradedMode, ...]:
-    """Every degraded mode now; raises ``ControlPlaneUnavailable``."""
+    """Every degraded mode now, with the capabilities that held when it was set.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
     with reachable():
         stored = control.redis.hgetall(control.key("degraded"))
-    found = []
-    for target, text in sorted(stored.items()):
-        held = json.loads(text)
-        declared = policy.degraded_modes.get(held["mode"])
-        found.append(
-            DegradedMode(
-                target=target,
-                mode=held["mode"],
-                since=datetime.fromtimestamp(held["since"] / 1000, UTC),
-                recovery_id=held["recovery_id"],
-                available=declared.available_capabilities if declared else (),
-                unavailable=declared.unavailable_capabilities if declared else (),
-            )
-        )
-    return tuple(found)
+    return tuple(
+        DegradedMode.from_dict(target, _declared(policy, json.loads(text)))
+        for target, text in sorted(stored.items())
+    )
+
+
+def _declared(policy: Policy, held: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was stored before capabilities were stored along has those of the policy."""
+    section = policy.degraded_modes.get(held["mode"])
+    declared = {
+        "available": section.available_capabilities if section else (),
+        "unavailable": section.unavailable_capabilities if section else (),
+    }
+    return {**declared, **held}
 
 
 def may_use(control: ControlPlane, policy: Policy, capability: str) -> bool:
@@ -68,7 +82,11 @@ def may_use(control: ControlPlane, policy: Policy, capability: str) -> bool:
 
 
 def changes(control: ControlPlane) -> Iterator[dict[str, Any]]:
-    """Yield ``{target, mode, active}`` for each change from now on; blocks between them."""
+    """Yield each change from now on; blocks between them.
+
+    ``{target, mode, active}``, and where it is active ``since``, ``recovery_id``, ``available`` and
+    ``unavailable`` as well.
+    """
     with control.redis.pubsub(ignore_subscribe_messages=True) as subscription:
         with reachable():
             subscription.subscribe(control.key("degraded"))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
-import time
+from functools import partial
 from pathlib import Path
 
 from recovery.config import Environment
 from recovery.controlplane import ControlPlane
 from recovery.errors import ControlPlaneUnavailable, SetupError
+from recovery.supervisor import Program
 
-START_SECONDS = 10.0
 _LONGEST_SOCKET_PATH = 107
 
 
@@ -34,30 +33,33 @@ def find_server() -> str:
     )
 
 
-def start(environment: Environment) -> subprocess.Popen[bytes] | None:
-    """Start it and wait until it answers; None where one already runs. Raises ``SetupError``."""
-    if _answers(environment):
+def program(environment: Environment, *, holds: int) -> Program | None:
+    """The server, to be kept running; None where one that is not ours answers already.
+
+    ``holds``: the descriptor of the lock on the state directory, which the server keeps until it
+    ends, since two servers on one append-only file would ruin it. Raises ``SetupError``.
+    """
+    if answers(environment):
         return None
     socket = str(environment.socket_path)
     if len(socket) > _LONGEST_SOCKET_PATH:
         raise SetupError(f"the path of the socket is too long for a Unix socket: {socket}")
-    environment.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     environment.state_dir.chmod(0o700)
     command = [find_server(), "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700"]
     command += ["--dir", str(environment.state_dir), "--appendonly", "yes", "--save", ""]
     command += ["--maxmemory-policy", "noeviction"]
-    with (environment.state_dir / "control-redis.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    deadline = time.monotonic() + START_SECONDS
-    while not _answers(environment):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise SetupError(f"the control Redis did not start: see {log.name}")
-        time.sleep(0.02)
-    return process
+    return Program(
+        name="control",
+        command=tuple(command),
+        is_foundation=True,
+        is_up=partial(answers, environment),
+        log=environment.state_dir / "control-redis.log",
+        inherits=(holds,),
+    )
 
 
-def _answers(environment: Environment) -> bool:
+def answers(environment: Environment) -> bool:
+    """Whether the control Redis of this environment is there and works."""
     try:
         ControlPlane.connect(environment).now_ms()
     except ControlPlaneUnavailable:

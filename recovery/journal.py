@@ -77,8 +77,13 @@ class RecordingJournal:
         )
 
         def publish() -> None:
+            channel = self._control.key("notices")
             with reachable():
-                self._control.redis.publish(self._control.key("notices"), message)
+                # Kept as well, for applications that were out of reach when it was said.
+                pipe = self._control.redis.pipeline(transaction=False)
+                pipe.hset(channel, str(self._target), message)
+                pipe.publish(channel, message)
+                pipe.execute()
 
         try:
             self.change(text, publish, notice=notice)

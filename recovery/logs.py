@@ -7,9 +7,15 @@ import sys
 
 import structlog
 
+# Two lines a tick of the schedule would bury what a person looks for.
+_CHATTY = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
+
 
 def configure(level: int | str = logging.INFO) -> None:
-    """Route both structlog and standard library records through one handler."""
+    """Route both structlog and standard library records through one handler.
+
+    Celery's lines of each message taken, done or due are shown at DEBUG only.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -42,3 +48,6 @@ def configure(level: int | str = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    quiet = logging.NOTSET if root.level <= logging.DEBUG else max(root.level, logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(quiet)

@@ -17,20 +17,18 @@ from recovery.messages import check_shape
 
 if TYPE_CHECKING:
     from celery import Celery
+    from kombu import Queue
 
     from recovery.config import Policy
     from recovery.keeping import KeptEntry
 
 RECOVER = "recovery.recover"
 FOLLOW_APPROVAL = "recovery.follow_approval"
+PULSE = "recovery.pulse"
 DISPATCH_QUEUE = "dispatch"
 MAINTENANCE_QUEUE = "maintenance"
-
-
-def maintenance_queue(host: str) -> str:
-    """Where one host alone is told to look after what lies on its disk."""
-    return f"{MAINTENANCE_QUEUE}.{host}"
-
+PULSE_QUEUES = "pulse."
+"""What the name of a worker's own queue begins with; its node name follows."""
 
 ANSWER_SECONDS = 0.5
 """What a sender grants its broker for an answer. A silent one is waited for
@@ -125,15 +123,49 @@ def follow_approval(recovery_id: str, app: Celery | None = None) -> None:
     _send(app or celery_app(), FOLLOW_APPROVAL, message, queue=DISPATCH_QUEUE, task_id=None)
 
 
+def send_pulse(node: str, app: Celery | None = None) -> None:
+    """Put a pulse on a worker's own queue, in place of one that it has not taken.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
+    sender = app or celery_app()
+    with _broker_reachable(), sender.connection_for_write() as connection:
+        queue = pulse_queue(node)(connection.channel())
+        queue.declare()
+        queue.purge()
+        sender.send_task(
+            PULSE, queue=queue.name, connection=connection, ignore_result=True, retry=False
+        )
+
+
+def forget_pulses(node: str, app: Celery | None = None) -> None:
+    """Take a worker's own queue off the broker; raises ``ControlPlaneUnavailable``."""
+    sender = app or celery_app()
+    with _broker_reachable(), sender.connection_for_write() as connection:
+        queue = pulse_queue(node)(connection.channel())
+        queue.declare()
+        queue.delete()
+
+
+def pulse_queue(node: str) -> Queue:
+    from kombu import Exchange, Queue
+
+    name = f"{PULSE_QUEUES}{node}"
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)
+
+
+def maintenance_queue(host: str) -> str:
+    """Where one host alone is told to look after what lies on its disk."""
+    return f"{MAINTENANCE_QUEUE}.{host}"
+
+
 def task_name(component: str, strategy: str) -> str:
     return f"recovery.{component}.{strategy}"
 
 
 def queue_of(policy: Policy, target: TargetRef, bound_to: str | None = None) -> str:
-    """The component's queue, or that of the one host that can run it: the target's, or the one
-    that keeps what the recovery needs."""
-    host = bound_to or policy.target(target).host
-    return f"{target.component}.{host}" if host else target.component
+    """The target's queue, or that of the one host that keeps what the recovery needs."""
+    return f"{target.component}.{bound_to}" if bound_to else policy.queue(target)
 
 
 def time_limits(timeout_seconds: float) -> tuple[float, float]:
@@ -172,6 +204,33 @@ def celery_app() -> Celery:
         "socket_connect_timeout": ANSWER_SECONDS,
         "socket_timeout": ANSWER_SECONDS,
     }
+    return app
+
+
+def sender(broker_url: str) -> Celery:
+    """An application that can send to this broker, reads no policy, and keeps no connection.
+
+    For a guest in somebody's process: kombu's pools and their limit are one for all of it, and
+    stay as they are.
+    """
+    from celery import Celery
+    from kombu import pools
+
+    class Sender(Celery):
+        def send_task(self, *args: Any, **options: Any) -> Any:
+            with self.connection_for_write() as connection:
+                return super().send_task(*args, **{**options, "connection": connection})
+
+    app = Sender("recovery-sender", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        broker_pool_limit=pools.get_limit(),
+        broker_connection_timeout=ANSWER_SECONDS,
+        broker_transport_options={
+            "socket_connect_timeout": ANSWER_SECONDS,
+            "socket_timeout": ANSWER_SECONDS,
+        },
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0.1},
+    )
     return app
 
 

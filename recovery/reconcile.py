@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from recovery import records
+from recovery import records, registry
 from recovery.admission import RESEND_SECONDS
 from recovery.conclusion import NO_LEASE, STALE_LEASE, conclude
 from recovery.controlplane import reachable
@@ -50,15 +50,15 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
         waited = policy.limits(target).queue_wait_seconds
         host = records.load(control, recovery_id).bound_to
         worker = f"worker of {host}" if host else "worker"
+        detail = f"no {worker} took it from its queue within {waited:g} s"
+        queue = f"{target.component}.{host}" if host else policy.queue(target)
+        if nobody := registry.complaint(control, queue):
+            detail = f"{detail}: {nobody}"
         _give_up(
             control,
             policy,
             recovery_id,
-            Outcome(
-                result=Result.UNCLAIMED,
-                error="unclaimed",
-                detail=f"no {worker} took it from its queue within {waited:g} s",
-            ),
+            Outcome(result=Result.UNCLAIMED, error="unclaimed", detail=detail),
         )
     elif answer == "dead":
         _give_up(

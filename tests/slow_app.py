@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from workers.app import app
 
 __all__ = ["app"]
 
-SECONDS = 1.5
+SECONDS = float(os.environ.get("SLOW_SECONDS", "1.5"))
 
 _found = strategy.find_strategy("redis", "reconnect")
 assert _found.remedy is not None

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 STRATEGY = "recovery.*.strategies.*"
 TARGETS = "recovery.*.targets"
 REDIS = "recovery.redis.targets"
-RUNTIME = "recovery.redis.targets.runtime"
+RUNTIME = "*.runtime"
 
 BEHAVIOUR = {
     "recovery.max_attempts_per_hour": "test_three_recoveries_an_hour_and_no_more",
@@ -78,6 +78,20 @@ BEHAVIOUR = {
     f"{RUNTIME}.folder": "test_the_workers_own_settings_do_not_reach_the_process",
     f"{RUNTIME}.log_file": "test_a_server_is_started_in_the_background_seen_and_stopped",
     "recovery.redis.strategies.restart_container.stop_grace": "test_one_that_ignores_term_is_killed_after_the_grace",
+    "recovery.redis.strategies.flush_corrupted.decode_at_most_bytes": "test_a_value_too_long_to_be_read_and_a_key_too_large_are_left_and_counted",
+    "recovery.redis.strategies.flush_corrupted.largest_key_mb": "test_a_value_too_long_to_be_read_and_a_key_too_large_are_left_and_counted",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.pattern": "test_only_the_corrupted_keys_of_the_keyspace_go_and_all_are_kept",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.decodes_as": "test_a_key_that_breaks_the_rule_goes_and_one_that_keeps_it_stays",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.length": "test_a_key_that_breaks_the_rule_goes_and_one_that_keeps_it_stays",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.max": "test_a_key_that_breaks_the_rule_goes_and_one_that_keeps_it_stays",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.min": "test_a_key_that_breaks_the_rule_goes_and_one_that_keeps_it_stays",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.no_ttl": "test_a_key_that_breaks_the_rule_goes_and_one_that_keeps_it_stays",
+    "recovery.redis.strategies.flush_corrupted.key_patterns.type": "test_a_key_that_breaks_the_rule_goes_and_one_that_keeps_it_stays",
+    "undo.directory": "test_what_is_kept_is_known_everywhere_and_a_lost_control_plane_is_told_again",
+    "undo.disk_budget_mb": "test_there_is_room_within_the_budget_and_never_for_the_last_of_the_disk",
+    "undo.retention": "test_only_what_has_expired_is_discarded_and_may_be_twice",
+    "recovery.redis.strategies.flush_corrupted.server_share": "test_the_server_rests_for_the_rest_of_its_time",
+    "recovery.redis.strategies.flush_corrupted.scan_count": "test_a_smaller_portion_is_asked_for_more_often",
     "alerting.enabled": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_cooldown": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
@@ -93,6 +107,7 @@ BEHAVIOUR = {
     "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
     "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
     "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
+    "control_plane.host": "test_a_control_redis_of_another_host_is_not_restarted_here",
     "failsafe.enabled": "test_a_guard_is_started_where_the_policy_wants_one",
     "failsafe.after_seconds": "test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while",
     "failsafe.interval_seconds": "test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it",
@@ -101,20 +116,6 @@ BEHAVIOUR = {
 }
 
 WAITING = {
-    "undo.retention": "tests",
-    "undo.disk_budget_mb": "tests",
-    "undo.directory": "tests",
-    "recovery.redis.strategies.flush_corrupted.server_share": "tests",
-    "recovery.redis.strategies.flush_corrupted.scan_count": "tests",
-    "recovery.redis.strategies.flush_corrupted.largest_key_mb": "tests",
-    "recovery.redis.strategies.flush_corrupted.key_patterns.type": "tests",
-    "recovery.redis.strategies.flush_corrupted.key_patterns.pattern": "tests",
-    "recovery.redis.strategies.flush_corrupted.key_patterns.no_ttl": "tests",
-    "recovery.redis.strategies.flush_corrupted.key_patterns.min": "tests",
-    "recovery.redis.strategies.flush_corrupted.key_patterns.max": "tests",
-    "recovery.redis.strategies.flush_corrupted.key_patterns.length": "tests",
-    "recovery.redis.strategies.flush_corrupted.key_patterns.decodes_as": "tests",
-    "recovery.redis.strategies.flush_corrupted.decode_at_most_bytes": "tests",
     "alerting.channels": "delivery to Alertmanager",
     "integration.prometheus_alertmanager": "delivery to Alertmanager",
     "integration.alert_on_recovery": "delivery to Alertmanager",
@@ -151,6 +152,7 @@ def keys(annotation: Any, path: str = "") -> Iterator[str]:
 def shortened(key: str) -> str:
     """A key that every component or every strategy has, written once."""
     components = "|".join(COMPONENTS)
+    key = re.sub(r"^(control_plane|recovery\.\w+\.targets)\.runtime\.", f"{RUNTIME}.", key)
     wide = re.sub(rf"^recovery\.({components})\.strategies\.\w+\.", f"{STRATEGY}.", key)
     wide = re.sub(rf"^recovery\.({components})\.", "recovery.*.", wide)
     return wide if wide in BEHAVIOUR else key

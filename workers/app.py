@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_before_create_process, worker_process_init
 
 from recovery import logs
 from workers import transport
 
 transport.install()
 
-app = Celery("recovery")
+app = Celery("recovery", amqp="workers.broker:EagerAMQP")
 app.config_from_object("celeryconfig")
 
 
@@ -20,6 +21,13 @@ app.config_from_object("celeryconfig")
 def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
     """Ours instead of Celery's, so that every line has the same shape and UTC times."""
     logs.configure(loglevel or "INFO")
+
+
+@worker_before_create_process.connect
+def keep_memory_shared(**_: Any) -> None:
+    """A pool process that collects garbage writes to all it inherited, and so copies it."""
+    gc.collect()
+    gc.freeze()
 
 
 @worker_process_init.connect

@@ -2,52 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import structlog
 from celery import Task
+from celery.exceptions import Reject
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import approvals, dispatch, producer
+from recovery import approvals, dispatch, producer, registry
 from recovery.errors import ControlPlaneUnavailable
 from recovery.events import Decision, Verdict
 from workers import context
 from workers.app import app
 
+T = TypeVar("T")
+
+AWAY_SECONDS = 20.0
+"""How long a dispatch waits for the control plane before its message goes back; less than the soft
+time limit of such a task."""
+
 log = structlog.get_logger()
 
-_AWAY: dict[str, Any] = {
-    # A restarting Redis is back in seconds; until then the event stays in this message.
-    "autoretry_for": (ControlPlaneUnavailable,),
-    "max_retries": 8,
-    "retry_backoff": 0.5,
-    "retry_backoff_max": 10,
-}
 
-
-@app.task(bind=True, name=producer.RECOVER, **_AWAY)
+@app.task(bind=True, name=producer.RECOVER)
 def recover(self: Task[..., Any], *arguments: Any, **message: Any) -> dict[str, Any]:
     """Decide about one failure event and send its strategy's task."""
     if arguments:
         message["arguments"] = list(arguments)
-    decided = dispatch.dispatch(context.control(), context.policy(), str(self.request.id), message)
-    _send(decided)
-    return decided.decision.as_dict()
+    identity = str(self.request.id)
+
+    def decide() -> Decision:
+        return _carry_out(dispatch.dispatch(context.control(), context.policy(), identity, message))
+
+    return _insist(decide).as_dict()
 
 
-@app.task(name=producer.FOLLOW_APPROVAL, **_AWAY)
+@app.task(name=producer.FOLLOW_APPROVAL)
 def follow_approval(recovery_id: str) -> dict[str, Any] | None:
     """Carry out what a person has decided about a waiting recovery."""
-    decided = approvals.follow(context.control(), context.policy(), recovery_id)
-    if decided is None:
-        return None
-    _send(decided)
-    return decided.decision.as_dict()
+
+    def follow() -> Decision | None:
+        decided = approvals.follow(context.control(), context.policy(), recovery_id)
+        return None if decided is None else _carry_out(decided)
+
+    decision = _insist(follow)
+    return None if decision is None else decision.as_dict()
 
 
-def _send(decided: dispatch.Dispatched) -> None:
+def _insist(action: Callable[[], T]) -> T:
+    """Until the control plane is back; doing it twice is harmless, because the id is known by then.
+
+    Celery's own retry would send a message for it, to a broker that is the same Redis: that fails
+    too, and Celery then drops the event.
+    """
+    patience = Retrying(
+        retry=retry_if_exception_type(ControlPlaneUnavailable),
+        wait=wait_exponential(multiplier=0.1, max=1),
+        stop=stop_after_delay(AWAY_SECONDS),
+        reraise=True,
+    )
+    try:
+        return patience(action)
+    except ControlPlaneUnavailable as error:
+        raise Reject(error, requeue=True) from error
+
+
+def _carry_out(decided: dispatch.Dispatched) -> Decision:
+    """Send what follows, and only then see whether anybody is there to take it."""
     for assignment in decided.assignments:
         producer.assign(assignment, context.policy(), app)
-    _log(decided.decision)
+    decision = decided.decision
+    if decision.admitted and decided.event is not None:
+        queue = context.policy().queue(decided.event.target)
+        decision = replace(decision, detail=registry.complaint(context.control(), queue))
+    _log(decision)
+    return decision
 
 
 def _log(decision: Decision) -> None:

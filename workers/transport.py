@@ -2,6 +2,9 @@
 
 Whoever may write to the broker can push any bytes on a queue. Kombu decodes them in the worker's
 own loop, where an exception ends the worker. Here they go to a short list beside the queue instead.
+
+And that lose nothing they have in hand: Redis gives a message away and only then hears that it is
+taken. One whose broker dies in between is put back as soon as there is a broker again.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ KEPT_BYTES = 16 * 1024
 SUFFIX = ".unreadable"
 
 log = structlog.get_logger()
+
+_in_hand: list[tuple[str, Any]] = []
+"""Queue and message of what was given to this process and could not be noted as taken."""
 
 
 class _Delivery(BaseModel):
@@ -67,6 +73,15 @@ class _Envelope(BaseModel):
 class GuardedChannel:
     """Mixed into a channel: bytes that are no JSON are set aside."""
 
+    def basic_consume(self: Any, queue: str, *args: Any, **options: Any) -> Any:
+        """Begin with what an earlier connection left in hand, which may then come twice."""
+        for held in [held for held in _in_hand if held[0] == queue]:
+            with self.conn_or_acquire() as client:
+                client.rpush(self._q_for_pri(queue, 0), dumps(held[1]))
+            _in_hand.remove(held)
+            log.warning("message in hand put back", queue=queue)
+        return super().basic_consume(queue, *args, **options)  # type: ignore[misc]
+
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
@@ -91,6 +106,7 @@ class GuardedTransport:
     """Mixed into a transport: JSON that is no message is set aside."""
 
     channels: list[Any]
+    connection_errors: tuple[type[Exception], ...]
 
     def _deliver(self, message: Any, queue: str) -> None:
         """Only what the connection itself raises may leave this, and then Celery reconnects."""
@@ -104,6 +120,9 @@ class GuardedTransport:
             return
         try:
             super()._deliver(message, queue)  # type: ignore[misc]
+        except self.connection_errors:
+            _in_hand.append((queue, message))
+            raise
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             log.exception("message that Celery cannot take", queue=queue)
             self._reject(envelope.properties.delivery_tag)

@@ -130,7 +130,7 @@ def _sentence(report: Any) -> str:
     if report.sealing == "elsewhere":
         return f"the sealed files lie on {report.owner}; --take-over goes on here"
     if report.sealing == "busy":
-        return "another process seals at the moment"
+        return "another process works on the files at the moment"
     removed = f"; removed {', '.join(report.removed)}" if report.removed else ""
     return f"{report.moved} entries sealed into {', '.join(report.files) or 'no new file'}{removed}"
 

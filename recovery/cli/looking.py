@@ -1,4 +1,4 @@
-"""Commands that only read: ``status``, ``history``, ``metrics``, ``config``."""
+"""Commands that only read: ``status``, ``history``, ``metrics``, ``workers``, ``config``."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ def history(
         entries.extend(found)
     except AuditDamaged as error:
         damage = error
+    entries.sort(key=lambda entry: entry.at)
     if as_json:
         session.show([entry.as_dict() for entry in entries])
     else:
@@ -182,6 +183,40 @@ def metrics(as_json: bool) -> None:
     session.table("Recoveries", ("strategy", "runs", "success rate", "average s"), rows)
 
 
+@click.command()
+@json_option
+@reports_errors
+def workers(as_json: bool) -> None:
+    """Show the workers of all hosts, and the queues that nobody consumes.
+
+    \b
+    Example:
+      recovery workers --json
+    """
+    from recovery import registry
+
+    seen = registry.workers(session.control())
+    nobodys = registry.unconsumed(registry.queues_of(session.policy()), seen)
+    if as_json:
+        session.show({"workers": [s.as_dict() for s in seen], "unconsumed_queues": list(nobodys)})
+        return
+    rows = [
+        (
+            one.worker.node,
+            "alive" if one.is_alive else "dead",
+            f"{one.age:.0f} s",
+            f"{one.worker.active}/{one.worker.concurrency}",
+            one.worker.pid,
+            one.worker.version,
+            ", ".join(one.worker.queues),
+        )
+        for one in seen
+    ]
+    columns = ("node", "state", "seen", "active", "pid", "version", "queues")
+    session.table("Workers", columns, rows)
+    click.echo(f"Nobody consumes: {', '.join(nobodys) or 'none'}")
+
+
 @click.group()
 def config() -> None:
     """Check and show the policy."""
@@ -241,4 +276,4 @@ def schema() -> None:
     session.show(json_schema())
 
 
-COMMANDS = (status, history, metrics, config)
+COMMANDS = (status, history, metrics, workers, config)

@@ -97,6 +97,7 @@ def test(component: str, strategy: str, target: str, probe: bool, as_json: bool)
     facts: dict[str, Any] = {
         "strategy": configured.declaration.full_name,
         "available": configured.declaration.is_available,
+        "obstacle": configured.obstacle,
         "auto_trigger": configured.auto_trigger,
         "requires_approval": configured.requires_approval,
         "timeout_seconds": configured.timeout_seconds,
@@ -109,7 +110,7 @@ def test(component: str, strategy: str, target: str, probe: bool, as_json: bool)
     else:
         for name, value in facts.items():
             click.echo(f"{name}: {value}")
-    sys.exit(0 if facts["available"] else 1)
+    sys.exit(1 if facts["obstacle"] else 0)
 
 
 COMMANDS = (recover, test)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recovery.cli import session
-from recovery.cli.session import reports_errors
+from recovery.cli.session import DURATION, reports_errors
 
 if TYPE_CHECKING:
-    from recovery.config import Policy
+    from recovery.config import Environment, Policy
+    from recovery.supervisor import Program
 
 COMMON_QUEUES = ("dispatch", "redis", "chromadb", "openwebui", "system", "notify", "maintenance")
-GRACE_SECONDS = 15.0
-RESTART_PAUSE_SECONDS = 1.0
+GRACE_MARGIN_SECONDS = 10.0
 
 
 def host_queues() -> list[str]:
@@ -37,15 +36,54 @@ def bare_queues() -> list[str]:
     return ["celery"] if session.policy().integration.consume_celery_default_queue else []
 
 
-def worker_command(name: str, queues: list[str], concurrency: int, *, beat: bool) -> list[str]:
-    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-n", f"{name}@%h"]
-    command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
-    return [*command, "--beat"] if beat else command
+def worker_command(
+    node: str,
+    queues: list[str],
+    concurrency: int,
+    *,
+    beat: bool = False,
+    loglevel: str = "info",
+    app: str = "workers.app",
+) -> tuple[str, ...]:
+    """A worker that also consumes the queue of its own pulse."""
+    from recovery.producer import pulse_queue
+
+    consumed = ",".join([*queues, pulse_queue(node).name])
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", app, "worker", "-n", node]
+    command += ["-Q", consumed, "-c", str(concurrency), "-l", loglevel.upper()]
+    # Nothing here asks its neighbours, and asking costs each start a second.
+    command += ["--without-mingle", "--without-gossip"]
+    return (*command, "--beat") if beat else tuple(command)
 
 
-def guard_command(policy: Policy) -> list[str]:
+def supervision(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that supervises workers."""
+    for option in (
+        click.option(
+            "--loglevel",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="info",
+            help="debug adds a line for each message taken and done.",
+        ),
+        click.option(
+            "--grace",
+            type=DURATION,
+            help="What running remedies may take when stopped; the longest one's time and 10 s.",
+        ),
+        click.option(
+            "--deaf-after",
+            type=DURATION,
+            default="15s",
+            help="Replace a worker that takes no message for so long.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def guard_command(policy: Policy) -> tuple[str, ...]:
     """The process that helps this host while the control plane is away; empty where none may."""
-    return [sys.executable, "-m", "recovery.failsafe"] if policy.failsafe.enabled else []
+    return (sys.executable, "-m", "recovery.failsafe") if policy.failsafe.enabled else ()
 
 
 @click.command()
@@ -53,22 +91,36 @@ def guard_command(policy: Policy) -> list[str]:
 @click.option("--concurrency", type=int, default=2, help="Pool processes.")
 @click.option("--name", default="recovery", help="Node name before the @.")
 @click.option("--beat", is_flag=True, help="Run the schedule in this worker too.")
+@supervision
 @reports_errors
-def worker(queues: str | None, concurrency: int, name: str, beat: bool) -> None:
-    """Run a Celery worker for this host.
+def worker(
+    queues: str | None,
+    concurrency: int,
+    name: str,
+    *,
+    beat: bool,
+    loglevel: str,
+    grace: float | None,
+    deaf_after: float,
+) -> None:
+    """Run a worker for this host, and start it again when it ends or falls silent.
 
     \b
     Example:
       recovery worker --queues redis,system.web-1
     """
-    chosen = queues.split(",") if queues else host_queues()
-    command = worker_command(name, chosen, concurrency, beat=beat)
-    os.execv(command[0], command)  # noqa: S606 - our own interpreter, no shell
+    with ExitStack() as stack:
+        house = _House(stack, loglevel, deaf_after)
+        chosen = queues.split(",") if queues else host_queues()
+        house.add_worker(name, chosen, concurrency, beat=beat)
+        house.add_guard()
+        house.run(grace)
 
 
 @click.command()
+@supervision
 @reports_errors
-def up() -> None:
+def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
     """Run everything on this machine: control Redis, workers, schedule. Ctrl-C stops it all.
 
     \b
@@ -76,68 +128,84 @@ def up() -> None:
       recovery up
     """
     from recovery import embedded
-    from recovery.config import Environment
 
-    environment = Environment.read()
-    session.policy()
-    control = embedded.start(environment) if environment.is_embedded else None
-    click.echo(f"control plane: {environment.shown_control_url}")
-    groups = {
-        "dispatch": worker_command("dispatch", ["dispatch", *bare_queues()], 1, beat=False),
-        "redis": worker_command("redis", _redis_queues(environment.host), 2, beat=False),
-        "upkeep": worker_command("upkeep", _upkeep_queues(environment.host), 1, beat=True),
-    }
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    if guard := guard_command(session.policy()):
-        groups["guard"] = guard
-    running = {name: _start(command) for name, command in groups.items()}
-    click.echo("up: stop with Ctrl-C or SIGTERM")
-    while not stopping:
-        time.sleep(0.2)
-        for name, process in running.items():
-            if process.poll() is not None and not stopping:
-                click.echo(f"{name} exited with {process.returncode}; started again", err=True)
-                time.sleep(RESTART_PAUSE_SECONDS)
-                running[name] = _start(groups[name])
-    _stop([*running.values()])
-    if control is not None:
-        _stop([control])
-    click.echo("down")
+    with ExitStack() as stack:
+        house = _House(stack, loglevel, deaf_after)
+        lock = house.hold("up")
+        if house.environment.is_embedded:
+            house.add(embedded.program(house.environment, holds=lock))
+        house.add_worker("dispatch", ["dispatch", *bare_queues()], 1)
+        house.add_worker("redis", ["redis", f"redis.{house.environment.host}"], 2)
+        house.add_worker("upkeep", _upkeep_queues(house.environment.host), 1, beat=True)
+        house.add_guard()
+        click.echo(f"control plane: {house.environment.shown_control_url}")
+        click.echo("up: stop with Ctrl-C or SIGTERM")
+        house.run(grace)
+        click.echo("down")
 
 
-def _redis_queues(host: str) -> list[str]:
-    return ["redis", f"redis.{host}"]
+class _House:
+    """What one supervisor keeps running on this host."""
+
+    def __init__(self, stack: ExitStack, loglevel: str, deaf_after: float) -> None:
+        from recovery import logs
+        from recovery.config import Environment
+
+        logs.configure(loglevel.upper())
+        self.environment: Environment = Environment.read()
+        self.policy: Policy = session.policy()
+        self._stack = stack
+        self._loglevel = loglevel
+        self._deaf_after = deaf_after
+        self._programs: list[Program] = []
+
+    def hold(self, name: str) -> int:
+        """Be the only one of that name on this state directory; raises ``SetupError``."""
+        from recovery.instance import only_one
+
+        return self._stack.enter_context(only_one(self.environment.state_dir, name))
+
+    def add(self, program: Program | None) -> None:
+        if program is not None:
+            self._programs.append(program)
+
+    def add_worker(
+        self, name: str, queues: list[str], concurrency: int, *, beat: bool = False
+    ) -> None:
+        from recovery import liveness, producer
+        from recovery.supervisor import Program
+
+        self.hold(f"worker-{name}")
+        node = f"{name}@{self.environment.host}"
+        _, longest = producer.time_limits(self.policy.longest_timeout_seconds)
+        pulse = liveness.Pulse(
+            partial(producer.send_pulse, node),
+            deaf_seconds=self._deaf_after,
+            full_seconds=longest + self._deaf_after,
+        )
+        command = worker_command(node, queues, concurrency, beat=beat, loglevel=self._loglevel)
+        self.add(Program(name=name, command=command, watch=pulse))
+
+    def add_guard(self) -> None:
+        from recovery.supervisor import Program
+
+        if command := guard_command(self.policy):
+            self.add(Program(name="guard", command=command))
+
+    def run(self, grace: float | None) -> None:
+        from recovery.supervisor import Supervisor
+        from recovery.systemd import ServiceManager
+
+        if grace is None:
+            grace = self.policy.longest_timeout_seconds + GRACE_MARGIN_SECONDS
+        manager = ServiceManager.from_environment()
+        Supervisor(programs=self._programs, grace_seconds=grace, manager=manager).run()
 
 
 def _upkeep_queues(host: str) -> list[str]:
     from recovery import producer
 
     return ["maintenance", producer.maintenance_queue(host), "notify"]
-
-
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, start_new_session=True)
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ask all to end, wait, and kill the group of whatever does not."""
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @click.command()

@@ -12,7 +12,7 @@ from recovery.cli.following import follow
 from recovery.cli.recovering import tell_sent
 from recovery.cli.session import DURATION, by_option, json_option, reports_errors
 
-_COLUMNS = ("id", "target", "strategy", "what", "host", "MB", "kept (UTC)", "until", "state")
+_COLUMNS = ("id", "target", "what", "host", "MB", "until (UTC)", "state")
 
 
 @click.command()
@@ -66,17 +66,14 @@ def _list(entries: Any, *, as_json: bool) -> None:
 
 
 def _row(entry: Any) -> tuple[Any, ...]:
-    state = f"{entry.state.value} by {entry.undone_by}" if entry.undone_by else entry.state.value
     return (
         entry.recovery_id,
         entry.target,
-        entry.strategy,
         entry.summary,
         entry.host,
         f"{entry.bytes / 1e6:.1f}",
-        _moment(entry.kept_ms),
         _moment(entry.expires_ms),
-        state,
+        entry.state.value,
     )
 
 

@@ -1,8 +1,7 @@
-"""The policy and the environment: the only reader of YAML and of environment variables."""
+"""The policy: the only reader of YAML. The environment comes along, for whoever needs both."""
 
 from __future__ import annotations
 
-from recovery.config.environment import Environment
 from recovery.config.loading import current_policy, find_policy_file, load_policy
 from recovery.config.policy import (
     ComponentPolicy,
@@ -12,6 +11,7 @@ from recovery.config.policy import (
     StrategyPolicy,
 )
 from recovery.config.presentation import effective, json_schema, warnings
+from recovery.environment import Environment
 
 __all__ = [
     "ComponentPolicy",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, Union, cast
 from pydantic import Field, create_model, model_validator
 
 from recovery.events import ALL_ELSE_FAILED
+from recovery.runtime import Runtime
 from recovery.strategy import (
     COMPONENTS,
     Component,
@@ -142,6 +143,16 @@ class FailsafeSection(StrictModel):
     unbound_host: str | None = None
 
 
+class ControlPlaneSection(StrictModel):
+    """How the control plane's own Redis is run, so that it can be restarted.
+
+    ``host`` is the one on which it runs; without it, every host that knows the runtime.
+    """
+
+    host: str | None = None
+    runtime: Runtime | None = None
+
+
 class EscalationSection(StrictModel):
     failures_for_level_3: int = Field(default=3, ge=1)
 
@@ -169,6 +180,7 @@ class PolicyDocument(StrictModel):
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()
     failsafe: FailsafeSection = FailsafeSection()
+    control_plane: ControlPlaneSection = ControlPlaneSection()
     undo: UndoSection = UndoSection()
 
 

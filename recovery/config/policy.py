@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from recovery.config.model import (
     ApprovalsSection,
     AuditSection,
     ComponentBlock,
+    ControlPlaneSection,
     DegradedModeSection,
     EscalationSection,
     FailsafeSection,
@@ -121,6 +122,10 @@ class Policy:
         return self.document.escalation
 
     @property
+    def control_plane(self) -> ControlPlaneSection:
+        return self.document.control_plane
+
+    @property
     def failsafe(self) -> FailsafeSection:
         return self.document.failsafe
 
@@ -161,6 +166,11 @@ class Policy:
             raise unknown("target", ref.name, targets)
         return targets[ref.name]
 
+    def queue(self, ref: TargetRef) -> str:
+        """The component's queue, or that of the one host where the target can be repaired."""
+        host = self.target(ref).host
+        return f"{ref.component}.{host}" if host else ref.component
+
     @cached_property
     def _target_refs(self) -> tuple[TargetRef, ...]:
         return tuple(
@@ -179,11 +189,24 @@ class Policy:
             known = self._limits[ref] = self._find_limits(ref)
         return known
 
-    def _find_limits(self, ref: TargetRef) -> Limits:
+    @property
+    def everybodys_limits(self) -> Limits:
+        """What holds where neither a component nor a target says otherwise."""
         everybody = self.document.recovery
+        return Limits(
+            max_attempts_per_hour=everybody.max_attempts_per_hour,
+            cooldown_seconds=everybody.cooldown_seconds,
+            probation_seconds=everybody.probation_seconds,
+            effective_seconds=everybody.effective_after_seconds,
+            queue_wait_seconds=everybody.queue_wait_seconds,
+        )
+
+    def _find_limits(self, ref: TargetRef) -> Limits:
+        everybody = self.everybodys_limits
         component = self.component(ref.component)
         target = self.target(ref)
-        return Limits(
+        return replace(
+            everybody,
             max_attempts_per_hour=(
                 target.max_attempts_per_hour
                 or component.max_attempts_per_hour
@@ -192,10 +215,13 @@ class Policy:
             cooldown_seconds=(
                 target.cooldown_seconds or component.cooldown_seconds or everybody.cooldown_seconds
             ),
-            probation_seconds=everybody.probation_seconds,
-            effective_seconds=everybody.effective_after_seconds,
-            queue_wait_seconds=everybody.queue_wait_seconds,
         )
+
+    @property
+    def longest_timeout_seconds(self) -> float:
+        """Of the strategies that this release can run; 0 where there is none."""
+        configured = (s for component in self.components.values() for s in component.strategies)
+        return max((s.timeout_seconds for s in configured if s.declaration.is_available), default=0)
 
     def severity(self, component: str, strategy: str | None = None) -> str:
         """``P0`` … ``P3``, by the strategy's priority where it has one, else the component's."""

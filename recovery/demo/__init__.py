@@ -11,9 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import yaml
@@ -22,6 +22,9 @@ MAX_CLIENTS = 40
 COOLDOWN_SECONDS = 3
 FAULTS = 3
 WORKERS = 3
+CORRUPT = 500
+
+T = TypeVar("T")
 
 
 class DemoFailed(Exception):
@@ -61,14 +64,16 @@ class _Scenes:
         self._set_up()
         self._leaked_connections()
         self._killed_for_good()
-        self._over_the_limit()
         self._approved()
+        self._over_the_limit()
+        self._flushed_and_undone()
+        self._control_plane_killed()
         self._trail()
 
     def _set_up(self) -> None:
         _title("Starting a control plane, its workers, and a separate Redis to protect")
         policy = self.folder / "recovery_config.yml"
-        policy.write_text(yaml.safe_dump(_policy(self.port), sort_keys=False))
+        policy.write_text(yaml.safe_dump(_policy(self.port, self._command()), sort_keys=False))
         os.environ.pop("RECOVERY_REDIS_URL", None)
         os.environ.update(
             {"RECOVERY_CONFIG": str(policy), "RECOVERY_STATE_DIR": str(self.folder / "s")}
@@ -79,7 +84,7 @@ class _Scenes:
         self.policy = load_policy(policy)
         self.control = ControlPlane.connect(Environment.read())
         self.target = self._start_target()
-        self.stack.callback(lambda: _end(self.target))
+        self.stack.callback(self._stop_target)
         log = self.stack.enter_context((self.folder / "up.log").open("wb"))
         up = subprocess.Popen(
             [sys.executable, "-c", "from recovery.cli import main; main(['up'])"],
@@ -88,15 +93,13 @@ class _Scenes:
         )
         self.pids.append(up.pid)
         self.stack.callback(lambda: _end(up, 25))
-        _wait(
-            lambda: (self.folder / "up.log").read_text().count("ready.") == WORKERS, 40, "workers"
-        )
+        _wait(self._has_workers, 40, "workers")
         _say(f"target: redis://127.0.0.1:{self.port}, room for {MAX_CLIENTS} clients")
 
     def _leaked_connections(self) -> None:
         _title("1. An application leaks connections until Redis lets nobody in")
         self._leak()
-        outcome = self._run("connection_error")
+        outcome = self._run("clients_exhausted")
         _expect(outcome.result.value == "recovered", f"not recovered: {outcome}")
 
     def _killed_for_good(self) -> None:
@@ -115,38 +118,93 @@ class _Scenes:
         refused = self._send("connection_error")
         _expect(refused == "cooldown", f"expected a cooldown, got {refused}")
 
-    def _over_the_limit(self) -> None:
-        _title(f"3. It stays dead: {FAULTS} recoveries an hour, and no more")
-        time.sleep(COOLDOWN_SECONDS + 0.2)
-        outcome = self._run("connection_error")
-        _expect(outcome.result.value == "failed", f"a dead Redis was called {outcome.result}")
-        time.sleep(COOLDOWN_SECONDS + 0.2)
-        refused = self._send("connection_error")
-        _expect(refused == "limit", f"expected the limit, got {refused}")
-
     def _approved(self) -> None:
-        _title("4. Redis is started again, fills up again, and a person approves the remedy")
-        from recovery import approvals, producer, records
+        _title("3. The next rung restarts it, and waits for a person")
+        from recovery import approvals, degraded, producer
 
-        self.target = self._start_target()
-        self._leak()
-        why = {"force": True, "reason": "it is up again", "by": "demo", "require_approval": True}
-        identity = producer.trigger("redis", "connection_error", **why)  # type: ignore[arg-type]
+        time.sleep(COOLDOWN_SECONDS + 0.2)
+        identity = producer.trigger("redis", "connection_error")
         _wait(lambda: bool(approvals.pending(self.control)), 10, "the approval request")
         _say(f"waits: recovery approve {identity[:8]}")
         approvals.approve(self.control, self.policy, identity, by="a person", reason="seen it")
         producer.follow_approval(identity)
-        _wait(
-            lambda: records.load(self.control, identity).state.value == "concluded",
-            15,
-            "the approved recovery",
-        )
-        outcome = self._follow(identity)
+        outcome = self._follow(identity, is_approved=True)
         _expect(outcome.result.value == "recovered", f"not recovered: {outcome}")
-        from recovery import degraded
-
         _expect(not degraded.active(self.control, self.policy), "still degraded")
         _say("degraded mode over; cooldown cleared")
+
+    def _over_the_limit(self) -> None:
+        _title(f"4. {FAULTS} recoveries an hour, and no more")
+        refused = self._send("connection_error")
+        _expect(refused == "limit", f"expected the limit, got {refused}")
+
+    def _flushed_and_undone(self) -> None:
+        _title("5. Corrupt keys are flushed by a person's order, and brought back")
+        from recovery import holdings, producer
+
+        client = self._client()
+        for number in range(CORRUPT):
+            client.set(f"cache:{number}", f"value {number}")
+            client.set(f"cache:good:{number}", "value", ex=3600)
+        client.set("session:1", "no TTL, and none of our business")
+        _say(f"{CORRUPT} keys of cache:* have no TTL; {client.dbsize()} keys in all")
+        order = {"strategy": "flush_corrupted", "force": True, "by": "a person", "source": "cli"}
+        identity = producer.trigger("redis", reason="cache poisoned", **order)  # type: ignore[arg-type]
+        outcome = self._follow(identity)
+        _expect(outcome.result.value == "recovered", f"not flushed: {outcome}")
+        _expect(client.dbsize() == CORRUPT + 1, f"{client.dbsize()} keys are left")
+        _say(f"{client.dbsize()} keys are left; recovery undo {identity[:8]}")
+        kept = holdings.find(self.control, identity)
+        undone = producer.undo(kept, by="a person", reason="they were needed")
+        outcome = self._follow(undone)
+        _expect(outcome.result.value == "undone", f"not undone: {outcome}")
+        _expect(client.get("cache:7") == "value 7", "a key did not come back")
+        _expect(client.dbsize() == 2 * CORRUPT + 1, f"{client.dbsize()} keys are there")
+        _say(f"{client.dbsize()} keys are there again")
+        client.close()
+
+    def _control_plane_killed(self) -> None:
+        _title("6. The control Redis itself is killed")
+        from recovery import producer
+        from recovery.errors import ControlPlaneUnavailable
+
+        began = time.monotonic()
+        os.kill(int(self.control.redis.info("server")["process_id"]), signal.SIGKILL)
+        _wait(self._control_answers, 20, "the control Redis")
+        _say(f"it answers again after {time.monotonic() - began:.1f} s, with all it knew")
+
+        def sent() -> str | None:
+            try:
+                return producer.trigger("redis", strategy="reconnect", dry_run=True)
+            except ControlPlaneUnavailable:
+                return None
+
+        identity = _wait(sent, 10, "an event is taken")
+        outcome = self._follow(str(identity))
+        _expect(outcome.result.value == "dry_run", f"the workers do not work: {outcome}")
+        _say(f"the workers take events again after {time.monotonic() - began:.1f} s")
+
+    def _control_answers(self) -> bool:
+        from recovery.errors import ControlPlaneUnavailable
+
+        try:
+            return self.control.now_ms() > 0
+        except ControlPlaneUnavailable:
+            return False
+
+    def _has_workers(self) -> bool:
+        from recovery import registry
+        from recovery.errors import ControlPlaneUnavailable
+
+        try:
+            return len(registry.workers(self.control)) == WORKERS
+        except ControlPlaneUnavailable:
+            return False
+
+    def _client(self) -> Any:
+        from redis import Redis
+
+        return Redis(port=self.port, decode_responses=True)
 
     def _trail(self) -> None:
         from recovery import audit
@@ -169,12 +227,12 @@ class _Scenes:
         _say(f"event to proven outcome: {time.monotonic() - began:.2f} s")
         return outcome
 
-    def _follow(self, identity: str) -> Any:
+    def _follow(self, identity: str, *, is_approved: bool = False) -> Any:
         from recovery import records
         from recovery.events import Decision, Step
 
         outcome = None
-        for seen in records.follow(self.control, identity, 30):
+        for seen in records.follow(self.control, identity, 30, is_approved=is_approved):
             if isinstance(seen, Step):
                 _say(f"{seen.at_seconds:5.2f} s  {seen.text} {dict(seen.figures)}")
             elif isinstance(seen, Decision):
@@ -213,19 +271,31 @@ class _Scenes:
         _expect(found.failure_type == "clients_exhausted", f"not broken: {found}")
         _say(f"the probe says: {found.failure_type}: {found.summary}")
 
-    def _start_target(self) -> subprocess.Popen[bytes]:
+    def _command(self) -> list[str]:
         command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--maxclients", str(MAX_CLIENTS), "--dir", str(self.folder)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        return [*command, "--maxclients", str(MAX_CLIENTS), "--dir", str(self.folder)]
+
+    def _start_target(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL)
         self.pids.append(process.pid)
         _wait(lambda: _listens(self.port), 10, "the target")
         return process
 
+    def _stop_target(self) -> None:
+        """Ours, or the one that the remedy started in its place."""
+        from redis import RedisError
+
+        _end(self.target)
+        with suppress(RedisError), closing(self._client()) as client:
+            client.shutdown(nosave=True)
+
     def left_over(self) -> list[int]:
-        return [pid for pid in self.pids if Path(f"/proc/{pid}/exe").exists()]
+        """Pids that still run, and the target's port if anything listens on it."""
+        left = [pid for pid in self.pids if Path(f"/proc/{pid}/exe").exists()]
+        return [*left, self.port] if _listens(self.port) else left
 
 
-def _policy(port: int) -> dict[str, Any]:
+def _policy(port: int, command: list[str]) -> dict[str, Any]:
     reconnect = {
         "name": "reconnect",
         "max_retries": 2,
@@ -233,10 +303,18 @@ def _policy(port: int) -> dict[str, Any]:
         "timeout_seconds": 4,
         "conditions": ["connection_error", "connection_timeout", "high_latency"],
     }
+    flush = {
+        "name": "flush_corrupted",
+        "auto_trigger": False,
+        "key_patterns": [{"pattern": "cache:*", "no_ttl": True}],
+        "conditions": ["corruption_detected", "memory_pressure"],
+    }
+    restart = {"name": "restart_container", "conditions": ["all_else_failed"]}
+    runtime = {"kind": "command", "name": "demo-redis", "start": command}
     redis = {
         "priority": "critical",
-        "targets": {"default": {"url": f"redis://127.0.0.1:{port}/0"}},
-        "strategies": [reconnect],
+        "targets": {"default": {"url": f"redis://127.0.0.1:{port}/0", "runtime": runtime}},
+        "strategies": [reconnect, flush, restart],
     }
     mode = {
         "available_capabilities": ["basic_conversation"],
@@ -267,12 +345,14 @@ def _end(process: subprocess.Popen[bytes], seconds: float = 5) -> None:
             process.wait()
 
 
-def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def _wait(condition: Callable[[], T], seconds: float, what: str) -> T:
+    """The condition's first true value."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         if time.monotonic() > deadline:
             raise DemoFailed(f"{what}: not within {seconds:g} s")
         time.sleep(0.05)
+    return value
 
 
 def _expect(fact: bool, otherwise: str) -> None:

@@ -7,12 +7,11 @@ control plane is back, it tells what it did and waits again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -29,9 +28,11 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Outcome, ProbeReport, Result, TargetRef
+from recovery.failsafe import foundation
 from recovery.failsafe.diary import Diary
 from recovery.failsafe.ledger import HOUR_MS, Entry, Ledger
 from recovery.failsafe.merging import merge
+from recovery.instance import only_one
 from recovery.selection import ladder, select
 from recovery.strategy import FailureType, find_component, find_probe
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from recovery.config import Environment, Policy, StrategyPolicy
 
 PROBE_SECONDS = 2.0
+LOCK = "failsafe"
+STAND_BY_SECONDS = 10.0
 CONFIRMATIONS = 2
 """How often in a row a target must be found failing: there is nobody else to ask."""
 
@@ -104,8 +107,27 @@ class Guard:
             log.error("control plane is away", why=error.message)
         if not self.is_alone:
             return
+        if self._mend_foundation():
+            return
         for ref in self.own_targets():
             self._look_after(ref)
+
+    def _mend_foundation(self) -> bool:
+        """Restart the control Redis where it is ours to restart; True where it was tried."""
+        ref = foundation.own_target(self.policy, self.environment)
+        if ref is None:
+            return False
+        found = foundation.probe(self.control)
+        if found.healthy or self._refusal(ref):
+            return False
+        self._record(
+            ref,
+            foundation.STRATEGY,
+            found,
+            act=lambda _: self._attempt(lambda: foundation.restart(self.policy, self.control)),
+            look=lambda: foundation.probe(self.control),
+        )
+        return True
 
     def _look_after(self, ref: TargetRef) -> None:
         found = self._probe(ref)
@@ -151,7 +173,9 @@ class Guard:
         return due if may_run else None
 
     def _refusal(self, ref: TargetRef) -> str | None:
-        limits, now_ms = self.policy.limits(ref), _now_ms()
+        known = ref.component != foundation.COMPONENT
+        limits = self.policy.limits(ref) if known else self.policy.everybodys_limits
+        now_ms = _now_ms()
         past = self.ledger.past(ref, now_ms)
         if past and past[0].result is Result.FAILED:
             left = past[0].at_ms / 1000 + limits.cooldown_seconds - now_ms / 1000
@@ -163,10 +187,28 @@ class Guard:
         return None
 
     def _repair(self, ref: TargetRef, strategy: StrategyPolicy, found: ProbeReport) -> None:
+        self._record(
+            ref,
+            strategy.name,
+            found,
+            act=lambda entry_id: self._act(ref, strategy, entry_id),
+            look=lambda: self._probe(ref),
+        )
+
+    def _record(
+        self,
+        ref: TargetRef,
+        strategy: str,
+        found: ProbeReport,
+        *,
+        act: Callable[[str], RemedyError | None],
+        look: Callable[[], ProbeReport],
+    ) -> None:
+        """Act between two lines of the ledger, and believe only what the second look says."""
         entry = Entry(
             id=str(uuid4()),
             target=ref,
-            strategy=strategy.name,
+            strategy=strategy,
             failure_type=found.failure_type or "",
             begun_ms=_now_ms(),
             before=found,
@@ -174,8 +216,8 @@ class Guard:
         )
         self.ledger.begin(entry)
         began = time.monotonic()
-        error = self._act(ref, strategy, entry.id)
-        after = self._probe(ref)
+        error = act(entry.id)
+        after = look()
         if error is None and not after.healthy:
             error = StillUnhealthy(f"the probe still finds {after.failure_type}: {after.summary}")
         outcome = Outcome(
@@ -193,7 +235,7 @@ class Guard:
             "recovery without the control plane",
             id=entry.id,
             target=str(ref),
-            strategy=strategy.name,
+            strategy=strategy,
             result=outcome.result.value,
             detail=outcome.detail,
             before=found.summary,
@@ -204,16 +246,22 @@ class Guard:
     def _act(self, ref: TargetRef, strategy: StrategyPolicy, entry_id: str) -> RemedyError | None:
         declaration = strategy.declaration
         diary = Diary(entry_id, declaration.scope(), strategy.timeout_seconds, self.control.prefix)
-        if declaration.remedy is None:
+        remedy = declaration.remedy
+        if remedy is None:
             return RemedyError(f"this release cannot run {declaration.full_name}")
+        with time_limit(strategy.timeout_seconds + 1.0):
+            return self._attempt(
+                lambda: remedy(self.policy.target(ref), strategy.parameters, diary)
+            )
+
+    def _attempt(self, action: Callable[[], None]) -> RemedyError | None:
         try:
-            with time_limit(strategy.timeout_seconds + 1.0):
-                declaration.remedy(self.policy.target(ref), strategy.parameters, diary)
+            action()
         except RemedyError as error:
             return error
         except Exception as error:
             log.exception("remedy crashed")
-            return RemedyCrashed(f"{type(error).__name__} in {declaration.full_name}")
+            return RemedyCrashed(f"{type(error).__name__} in a remedy without the control plane")
         return None
 
     def _probe(self, ref: TargetRef) -> ProbeReport:
@@ -244,21 +292,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@contextmanager
-def only_one(environment: Environment) -> Iterator[None]:
-    """Hold the lock of this state directory; raises ``SetupError`` where another guard does."""
-    folder = environment.state_dir / "failsafe"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SetupError(f"another guard runs in {folder}") from error
-        yield
-
-
 def run(environment: Environment, policy: Policy) -> None:
-    """Watch until SIGTERM or SIGINT; raises ``SetupError`` where another guard already does."""
+    """Watch until SIGTERM or SIGINT; stands by while another guard of this host does."""
     stop = threading.Event()
 
     def ask_to_stop(*_: Any) -> None:
@@ -266,11 +301,20 @@ def run(environment: Environment, policy: Policy) -> None:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
-    with only_one(environment):
-        guard = Guard(environment, policy)
-        log.info("guard watches", targets=[str(ref) for ref in guard.own_targets()])
-        while not stop.wait(policy.failsafe.interval_seconds):
-            guard.tick()
+    while not stop.is_set():
+        try:
+            with only_one(environment.state_dir, LOCK):
+                _watch(environment, policy, stop)
+        except SetupError:
+            # One guard a host is enough; this one stands by in case that one ends.
+            stop.wait(STAND_BY_SECONDS)
+
+
+def _watch(environment: Environment, policy: Policy, stop: threading.Event) -> None:
+    guard = Guard(environment, policy)
+    log.info("guard watches", targets=[str(ref) for ref in guard.own_targets()])
+    while not stop.wait(policy.failsafe.interval_seconds):
+        guard.tick()
 
 
 def _now_ms() -> int:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from recovery import records
+from recovery import audit, records
 from recovery.admission import RECORD_TTL_SECONDS
 from recovery.conclusion import ADOPTED, conclude
 from recovery.errors import InvalidEvent
-from recovery.events import Outcome, Result
+from recovery.events import Outcome, Result, State
+from recovery.failsafe import foundation
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -29,6 +30,11 @@ def merge(control: ControlPlane, policy: Policy, ledger: Ledger) -> int:
     """
     merged = 0
     for entry in ledger.unmerged:
+        if entry.target.component == foundation.COMPONENT:
+            _note(control, policy, entry)
+            ledger.mark_merged(entry.id)
+            merged += 1
+            continue
         try:
             policy.strategy(entry.target.component, entry.strategy)
             policy.target(entry.target)
@@ -58,6 +64,25 @@ def _merge_one(control: ControlPlane, policy: Policy, entry: Entry) -> None:
     if answer == "adopted":
         record = records.load(control, entry.id)
         conclude(control, policy, record, entry.outcome or _unended(entry), ADOPTED)
+
+
+def _note(control: ControlPlane, policy: Policy, entry: Entry) -> None:
+    """A restart of the control plane itself is in the audit; it is no recovery of a target."""
+    record = records.Recovery(
+        id=entry.id,
+        event=entry.event(),
+        strategy=entry.strategy,
+        state=State.CONCLUDED,
+        holder=entry.holder,
+    )
+    control.run(
+        "note",
+        entry.id,
+        audit.compose(record, entry.outcome or _unended(entry)),
+        entry.ended_ms or entry.begun_ms,
+        RECORD_TTL_SECONDS,
+        int(policy.audit.enabled),
+    )
 
 
 def _unended(entry: Entry) -> Outcome:

@@ -1,8 +1,10 @@
 -- End a recovery in one write: audit entry, counters, cooldown or clear, degraded mode, level,
 -- lease. Said twice it is done once.
 -- ARGV: prefix, id, target, component, strategy, token, result, entry, outcome, past, duration s,
---       cooldown ms, degraded mode, failures for level 3, is final rung, record ttl s, priority,
+--       cooldown ms, degraded mode (JSON), failures for level 3, is final rung, record ttl s, priority,
 --       buckets (comma separated, seconds)
+-- degraded mode: {mode, available, unavailable}; '' where the policy describes none. It is joined
+-- as text, because cjson would store an empty list as an object
 -- entry: '' where the policy wants no audit trail
 -- token: the lease's fence; '' where no lease is held (dry run, denied, expired), 'stale' where
 -- the lease has run out and its holder is taken for dead, 'adopted' where a host ran it alone
@@ -38,9 +40,11 @@ local degraded = redis.call('HGET', key('degraded'), target)
 
 local function degrade()
   if mode == '' or degraded then return end
-  redis.call('HSET', key('degraded'), target, cjson.encode({mode = mode, since = now, recovery_id = id}))
-  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = mode, active = true}))
-  alert({kind = 'degraded', target = target, mode = mode, id = id, severity = severity})
+  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id) .. '}'
+  redis.call('HSET', key('degraded'), target, held)
+  redis.call('PUBLISH', key('degraded'),
+    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
+  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
 end
 
 local function restore()
@@ -113,7 +117,7 @@ if result == 'recovered' or result == 'failed' then
 end
 
 is_audited = entry ~= ''
-local entry_id = audit(string.sub(entry, 1, -2) .. ',"level":' .. math.max(level, 1) .. '}')
+local entry_id = audit(string.sub(entry, 1, -2) .. ',"level":' .. math.max(level, 1) .. '}', happened)
 redis.call('HSET', record, 'state', 'concluded', 'outcome', outcome, 'concluded_ms', now,
   'level', math.max(level, 1), 'audit_id', entry_id)
 redis.call('EXPIRE', record, record_ttl)

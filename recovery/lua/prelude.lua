@@ -27,15 +27,21 @@ end
 local is_audited = true
 local CLOCK_AHEAD = 1000
 
--- The number tells whoever reads the trail that an entry is missing. The id is the entry's time, but
--- a stream never goes back: after a clock that ran ahead, the time stands in the entry.
-local function audit(json)
+-- The number tells whoever reads the trail that an entry is missing. The id is the entry's time,
+-- unless that stands in the entry: for what is told late, and after a clock that ran ahead, because
+-- the ids of a stream never go back.
+local function audit(json, happened)
   if not is_audited then return '' end
   local entry = string.sub(json, 1, -2) .. ',"n":' .. redis.call('INCR', key('audit', 'n'))
-  local id = redis.call('XADD', key('audit'), '*', 'entry', entry .. '}')
+  local function add(moment)
+    local at = moment and ',"at_ms":' .. string.format('%.0f', moment) or ''
+    return redis.call('XADD', key('audit'), '*', 'entry', entry .. at .. '}')
+  end
+  if happened and happened < now then return add(happened) end
+  local id = add()
   if ms(string.match(id, '^%d+')) <= now + CLOCK_AHEAD then return id end
   redis.call('XDEL', key('audit'), id)
-  return redis.call('XADD', key('audit'), '*', 'entry', entry .. ',"at_ms":' .. now .. '}')
+  return add(now)
 end
 
 local function failures_in_hour(target)

@@ -47,7 +47,7 @@ def seal_until_killed(trail: Trail, line: int) -> bool:
     return child.exitcode != 0
 
 
-def _seal(  # noqa: PLR0917 - called in one place
+def _seal(
     port: int,
     folder: str,
     settings: dict[str, Any],

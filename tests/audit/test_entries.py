@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from recovery import audit, dispatch, metrics, producer, reconcile, records
 from recovery.admission import ask
 from recovery.audit.entries import as_line, read_entry, read_line
-from recovery.conclusion import conclude
+from recovery.conclusion import ADOPTED, conclude
 from recovery.config import Policy, warnings
 from recovery.events import Assignment, FailureEvent, Outcome, ProbeReport, Result, TargetRef
 from recovery.lease import Lease, claim
@@ -89,6 +89,29 @@ def test_after_a_clock_that_ran_ahead_the_entry_says_its_own_time(stack: Stack) 
     assert entry.id.startswith(f"{ahead}-")
     assert abs(entry.at.timestamp() * 1000 - control.now_ms()) < 60_000
     assert (records.load(control, "a").outcome is not None, entry.n) == (True, 1)
+
+
+def test_what_a_host_did_alone_is_dated_when_it_happened(stack: Stack) -> None:
+    control, hours_ago = stack.control, stack.control.now_ms() - 3 * 3_600_000
+    event = FailureEvent(id="a", target=TARGET, failure_type="connection_error")
+    before = json.dumps(report(healthy=False).as_dict())
+    control.run(
+        *("adopt", "a", str(TARGET), "reconnect", json.dumps(event.as_dict())),
+        *(hours_ago - 500, hours_ago, before, "web-1:1", 60),
+    )
+
+    conclude(
+        control,
+        stack.policy,
+        records.load(control, "a"),
+        Outcome(result=Result.RECOVERED),
+        ADOPTED,
+    )
+
+    assert list(audit.history(control, since=audit.last_hours(2))) == []
+    (entry,) = audit.history(control, since=audit.last_hours(4))
+    assert entry.fields["at_ms"] == hours_ago
+    assert entry.at.timestamp() * 1000 == hours_ago
 
 
 @pytest.fixture

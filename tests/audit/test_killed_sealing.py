@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from recovery.config.model import AuditSection
+from recovery.controlplane import ControlPlane
 from tests.audit.killing import seal_until_killed, start_sealing
 from tests.audit.trails import FIRST_DAY, Trail
+from tests.servers import RedisServer
 from tests.waiting import until
 
 pytestmark = pytest.mark.kill
@@ -52,7 +54,7 @@ steps = some.lists(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=steps, compressed=some.booleans())
 def test_whatever_is_written_sealed_and_killed_in_any_order_every_entry_is_there_once(
@@ -96,7 +98,7 @@ def test_killed_at_one_line_after_the_other(trail: Trail, tmp_path: Path) -> Non
         assert here.waiting() == 0
         assert here.read() == here.expected(), line
         assert here.verify().findings == [], line
-        line += 11
+        line += 37
 
 
 def test_killed_while_files_past_their_retention_are_removed(trail: Trail, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_killed_while_files_past_their_retention_are_removed(trail: Trail, tmp_p
         here.seal()
         assert here.files() == []
         assert here.verify().findings == [], line
-        line += 11
+        line += 37
 
 
 def test_killed_at_random_moments_again_and_again(trail: Trail) -> None:
@@ -132,6 +134,30 @@ def test_killed_at_random_moments_again_and_again(trail: Trail) -> None:
     assert trail.waiting() == 0
     assert trail.read() == trail.expected()
     assert trail.verify().findings == []
+
+
+def test_the_control_redis_killed_under_it_again_and_again(
+    control_redis: RedisServer, tmp_path: Path
+) -> None:
+    dice = random.Random(11)
+    with control_redis.client() as client:
+        trail = Trail(ControlPlane(client), tmp_path / "audit")
+        for day in range(30):
+            trail.write(day, 40)
+        for _ in range(6):
+            child = start_sealing(trail)
+            child.join(dice.uniform(0.02, 0.15))
+            control_redis.kill()
+            child.join()
+            control_redis.start()
+            assert trail.read() == trail.expected()
+            assert trail.verify().findings == []
+
+        trail.seal()
+
+        assert trail.waiting() == 0
+        assert trail.read() == trail.expected()
+        assert trail.verify().findings == []
 
 
 def test_two_hosts_and_two_processes_at_once_seal_each_entry_once(

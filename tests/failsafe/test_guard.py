@@ -7,24 +7,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+import redis
 
 from recovery import audit, metrics, records
 from recovery.cli.running import guard_command
 from recovery.components.redis.connection import hold, release
 from recovery.config import Environment, Policy
 from recovery.controlplane import ControlPlane
-from recovery.errors import SetupError
 from recovery.events import Result, TargetRef
-from recovery.failsafe.guard import Guard, only_one
+from recovery.failsafe.guard import LOCK, Guard
 from recovery.failsafe.ledger import Ledger
 from recovery.failsafe.merging import merge
+from recovery.instance import only_one
 from tests.fleet import ROOT
 from tests.policies import make_policy
-from tests.servers import RedisServer, filled
+from tests.servers import RedisServer, filled, redis_binary
 from tests.waiting import until
 
 TARGET = TargetRef("redis")
@@ -46,11 +48,19 @@ class Host:
         self.leaked: list[Any] = []
         self.turn()
 
-    def turn(self, reconnect: dict[str, Any] | None = None, **failsafe: Any) -> Policy:
+    def turn(
+        self,
+        reconnect: dict[str, Any] | None = None,
+        control_plane: dict[str, Any] | None = None,
+        **failsafe: Any,
+    ) -> Policy:
         said = {"after_seconds": 0.01, "interval_seconds": 0.05, **failsafe}
         target = {"url": self.target.url, "host": "web-1"}
         self.policy = make_policy(
-            self.folder, {"default": target}, reconnect=reconnect, sections={"failsafe": said}
+            self.folder,
+            {"default": target},
+            reconnect=reconnect,
+            sections={"failsafe": said, "control_plane": control_plane or {}},
         )
         self.guard = Guard(Environment.read(self.environ), self.policy)
         return self.policy
@@ -62,6 +72,13 @@ class Host:
     def live(self, ticks: int) -> None:
         for _ in range(ticks):
             self.guard.tick()
+
+    def spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """The guard as a process of its own."""
+        policy_file = str(self.folder / "recovery_config.yml")
+        environ = {**os.environ, **self.environ, "RECOVERY_CONFIG": policy_file}
+        command = [sys.executable, "-m", "recovery.failsafe"]
+        return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
 
     def entries(self) -> list[Any]:
         return [e.fields for e in audit.history(self.control, since=audit.last_hours(2))]
@@ -203,29 +220,25 @@ def test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while(host
     assert not host.guard.ledger.entries
 
 
-def test_one_guard_a_host(host: Host) -> None:
-    environment = Environment.read(host.environ)
-
-    with (
-        only_one(environment),
-        pytest.raises(SetupError, match="another guard"),
-        only_one(environment),
-    ):
-        pass
+def test_a_second_guard_of_a_host_stands_by(host: Host) -> None:
+    host.target.kill()
+    host.control_server.kill()
+    log = (host.folder / "guard.log").open("wb")
+    with only_one(host.folder / "state", LOCK):
+        second = host.spawn(log)
+        until(lambda: host.live(1) or host.guard.ledger.entries, what="the first one acts")
+        assert "guard watches" not in (host.folder / "guard.log").read_text()
+    second.terminate()
+    second.wait(10)
+    log.close()
 
 
 @pytest.mark.kill
 def test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it(host: Host) -> None:
-    environ = {
-        **os.environ,
-        **host.environ,
-        "RECOVERY_CONFIG": str(host.folder / "recovery_config.yml"),
-    }
     host.target.send_signal(signal.SIGSTOP)
     host.control_server.kill()
-    command = [sys.executable, "-m", "recovery.failsafe"]
     log = (host.folder / "guard.log").open("wb")
-    first = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+    first = host.spawn(log)
     path = host.folder / "state" / "failsafe" / "ledger.jsonl"
     until(lambda: path.exists() and "begun" in path.read_text(), what="a remedy begins")
     first.kill()
@@ -236,7 +249,7 @@ def test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it(host: 
     assert begun.entries[0].outcome is None
 
     host.target.kill()
-    second = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
+    second = host.spawn(log)
     until(
         lambda: "cooldown" in (host.folder / "guard.log").read_text(),
         seconds=20,
@@ -271,3 +284,50 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_stands(host: Host, cut: int) -
 def test_a_guard_is_started_where_the_policy_wants_one(host: Host) -> None:
     assert guard_command(host.policy)
     assert not guard_command(host.turn(enabled=False))
+
+
+def runtime_of(server: RedisServer) -> dict[str, Any]:
+    command = [redis_binary(), "--port", str(server.port), "--dir", str(server.folder)]
+    command += ["--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""]
+    return {"kind": "command", "name": "control", "start": command}
+
+
+def stop_started(server: RedisServer) -> None:
+    with server.client() as client, suppress(redis.RedisError):
+        client.shutdown(nosave=True)
+
+
+def test_a_killed_control_redis_is_restarted_first_and_the_trail_says_so(host: Host) -> None:
+    host.turn(control_plane={"runtime": runtime_of(host.control_server)})
+    host.live(1)
+    host.target.kill()
+    host.control_server.kill()
+
+    until(lambda: host.live(1) or host.control_server.answers(), seconds=30, what="it answers")
+    until(lambda: host.live(1) or not host.guard.ledger.unmerged, what="it is told")
+
+    (entry,) = host.entries()
+    assert (entry["target"], entry["strategy"]) == ("control/web-1", "restart")
+    assert (entry["result"], entry["by"]) == ("recovered", "failsafe")
+    stop_started(host.control_server)
+
+
+def test_a_control_redis_of_another_host_is_not_restarted_here(host: Host) -> None:
+    runtime = runtime_of(host.control_server)
+    host.turn(control_plane={"runtime": runtime, "host": "db-1"})
+    host.control_server.kill()
+
+    host.live(5)
+
+    assert not host.guard.ledger.entries
+    assert not host.control_server.answers()
+
+
+def test_a_control_redis_that_answers_and_refuses_is_not_restarted(host: Host) -> None:
+    host.turn(control_plane={"runtime": runtime_of(host.control_server)})
+    full(host.control_server)
+
+    host.live(5)
+
+    assert host.guard.away_since is not None
+    assert not host.guard.ledger.entries

@@ -64,7 +64,7 @@ def start(run: Run, target: RedisTarget, journal: MemoryJournal, *, step: str = 
     return Swap(child, reached)
 
 
-def _run(  # noqa: PLR0917 - called in one place, in the order of use
+def _run(
     reached: Event,
     run: Run,
     target: RedisTarget,

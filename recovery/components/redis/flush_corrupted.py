@@ -42,7 +42,7 @@ class FlushCorrupted(Parameters):
 
     key_patterns: tuple[KeyPattern, ...] = ()
     scan_count: int = Field(default=250, ge=10, le=10_000)
-    server_share: float = Field(default=0.8, gt=0, le=1)
+    server_share: float = Field(default=0.9, gt=0, le=1)
     decode_at_most_bytes: int = Field(default=1024 * 1024, ge=1)
     largest_key_mb: int = Field(default=64, ge=1, le=512)
 
@@ -75,7 +75,7 @@ def flush_corrupted(target: RedisTarget, parameters: FlushCorrupted, journal: Jo
     lack = parameters.lack()
     if lack is not None:
         raise RemedyError(lack)
-    rules = _rules(parameters, journal.scope)
+    rules = chosen_rules(parameters, journal.scope)
     with bytewise(target, min(journal.remaining(), ANSWER_SECONDS)) as client:
         with named_errors(target):
             keys = keyspace.open_keyspace(
@@ -89,7 +89,8 @@ def flush_corrupted(target: RedisTarget, parameters: FlushCorrupted, journal: Jo
             _Flush(target, finder, rules, journal).run()
 
 
-def _rules(parameters: FlushCorrupted, scope: Scope) -> list[Rule]:
+def chosen_rules(parameters: FlushCorrupted, scope: Scope) -> list[Rule]:
+    """Every rule of the policy, or the one that the event names; raises ``RemedyError``."""
     chosen = scope.pattern if isinstance(scope, FlushScope) else None
     rules = [
         Rule(declared, parameters.decode_at_most_bytes)

@@ -249,9 +249,12 @@ class ScriptedKeyspace(Keyspace):
     def compare(self, records: Sequence[Record], scratch: bytes | None) -> bytes:
         answers = []
         for some in batches(records, _weight):
+            names = [record.key for record in some]
+            if not self.pace.call(self.client.exists, *names):
+                answers.append(bytes([MISSING]) * len(some))
+                continue
             arguments = [int(scratch is not None), *(record.dump for record in some)]
-            keys = [scratch or b"-", *(record.key for record in some)]
-            answers.append(self._run("compare", keys, arguments))
+            answers.append(self._run("compare", [scratch or b"-", *names], arguments))
         return b"".join(answers)
 
     def restore(self, records: Sequence[Record], stands: Sequence[str]) -> bytes:

@@ -94,12 +94,14 @@ class _Restoring:
     def _restore(self) -> int:
         restored = 0
         for records, _ in self._blocks():
-            standing = self.keys.compare(records, self._scratch)
-            missing = [r for r, is_ in zip(records, standing, strict=True) if is_ == MISSING]
-            other = [r for r, is_ in zip(records, standing, strict=True) if is_ == OTHER]
-            answers = self.keys.restore(missing, [UNCLAIMED] * len(missing))
+            answers = self.keys.restore(records, [UNCLAIMED] * len(records))
             restored += answers.count(RESTORED)
-            if other and self.journal.overwrite:
+            if not self.journal.overwrite:
+                continue
+            standing = [r for r, end in zip(records, answers, strict=True) if end != RESTORED]
+            compared = self.keys.compare(standing, self._scratch)
+            other = [r for r, is_ in zip(standing, compared, strict=True) if is_ == OTHER]
+            if other:
                 restored += self._replace(other)
         return restored
 

@@ -37,7 +37,7 @@ from recovery.components.redis.keyspace import (
 
 
 class WatchingKeyspace(Keyspace):
-    """See ``Keyspace``; sets and hashes are compared by their dumps alone."""
+    """See ``Keyspace``."""
 
     def survey(
         self,
@@ -106,17 +106,18 @@ class WatchingKeyspace(Keyspace):
             )
         return bytes(answers)
 
-    def compare(
-        self,
-        records: Sequence[Record],
-        scratch: bytes | None,  # noqa: ARG002 - without a script nobody could clean it up safely
-    ) -> bytes:
+    def compare(self, records: Sequence[Record], scratch: bytes | None) -> bytes:
         answers = bytearray()
         for some in batches(records, lambda record: len(record.dump)):
             standing = {found.key: found.dump for found in self.present([r.key for r in some])}
             for record in some:
                 dump = standing.get(record.key)
-                answers.append(MISSING if dump is None else SAME if dump == record.dump else OTHER)
+                if dump is None:
+                    answers.append(MISSING)
+                elif dump == record.dump or (scratch and self._has_same_members(record, scratch)):
+                    answers.append(SAME)
+                else:
+                    answers.append(OTHER)
         return bytes(answers)
 
     def restore(self, records: Sequence[Record], stands: Sequence[str]) -> bytes:
@@ -124,6 +125,20 @@ class WatchingKeyspace(Keyspace):
             self._restore(record, standing)
             for record, standing in zip(records, stands, strict=True)
         )
+
+    def _has_same_members(self, record: Record, scratch: bytes) -> bool:
+        """See ``compare.lua``: a set or hash may be equal where its dump is not."""
+        kind = self.client.type(record.key)
+        if kind not in (b"set", b"hash"):
+            return False
+        pipe = self.client.pipeline(transaction=True)
+        pipe.restore(scratch, 0, record.dump, replace=True)
+        for key in (record.key, scratch):
+            pipe.smembers(key) if kind == b"set" else pipe.hgetall(key)
+        pipe.unlink(scratch)
+        loaded, one, other, _ = self.pace.call(pipe.execute, raise_on_error=False)
+        is_failed = any(isinstance(answer, Exception) for answer in (loaded, one, other))
+        return not is_failed and bool(one == other)
 
     def _unlink(self, records: Sequence[Record]) -> bytes | None:
         """None where a key changed while we looked."""

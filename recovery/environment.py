@@ -1,4 +1,7 @@
-"""What the environment says: where the control Redis is, whose host this is, where state lives."""
+"""What the environment says: where the control Redis is, whose host this is, where state lives.
+
+Cheap to import: applications come here too.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from recovery.statedir import state_dir
 
 SOCKET_NAME = "control.sock"
 
+_OFF = frozenset({"off", "0", "false", "no"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
@@ -28,10 +33,16 @@ class Environment:
     host: str = "localhost"
 
     @classmethod
-    def read(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Raises ``ConfigError`` where a variable cannot be used."""
+    def read(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        redis_url: str | None = None,
+        prefix: str | None = None,
+    ) -> Self:
+        """What is given wins over its variable. Raises ``ConfigError`` where one cannot be used."""
         found = os.environ if environ is None else environ
-        url = found.get("RECOVERY_REDIS_URL") or None
+        url = redis_url or found.get("RECOVERY_REDIS_URL") or None
         password = _secret(found, "RECOVERY_REDIS_PASSWORD")
         if url and password:
             url = _with_password(url, password)
@@ -39,7 +50,7 @@ class Environment:
             redis_url=url,
             broker_url=found.get("RECOVERY_BROKER_URL") or None,
             result_backend=found.get("RECOVERY_RESULT_BACKEND") or None,
-            prefix=found.get("RECOVERY_PREFIX", "recovery:"),
+            prefix=prefix or found.get("RECOVERY_PREFIX", "recovery:"),
             state_dir=state_dir(found),
             host=found.get("RECOVERY_HOST") or socket.gethostname(),
         )
@@ -79,6 +90,12 @@ class Environment:
             return f"redis+socket://{self.socket_path}"
         scheme, rest = self.redis_url.split("://", 1)
         return f"redis+socket://{rest}" if scheme == "unix" else self.redis_url
+
+
+def is_client_off(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether ``RECOVERY_CLIENT`` switches ``recovery.client`` off in this process."""
+    found = os.environ if environ is None else environ
+    return found.get("RECOVERY_CLIENT", "").strip().lower() in _OFF
 
 
 def _secret(found: Mapping[str, str], name: str) -> str | None:

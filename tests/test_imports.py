@@ -1,0 +1,30 @@
+"""What a process loads, because every worker pays for it in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.fleet import ROOT
+
+WORKER = "from workers.app import app; app.loader.import_default_modules()"
+SUPERVISOR = "import recovery.supervisor, recovery.liveness, recovery.instance, recovery.systemd"
+
+
+@pytest.mark.parametrize(
+    ("program", "unwanted"),
+    [(WORKER, {"chromadb", "docker", "httpx"}), (SUPERVISOR, {"celery", "kombu", "redis"})],
+    ids=["redis worker", "supervisor"],
+)
+def test_a_process_does_not_load_what_it_does_not_need(program: str, unwanted: set[str]) -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys; {program}; print(*sys.modules)"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    assert unwanted.isdisjoint(loaded)
