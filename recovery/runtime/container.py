@@ -29,14 +29,14 @@ class Container:
 
     def stop(self, grace: float) -> None:
         with self._engine() as engine:
-            name = name_of(engine, self._runtime)
-            engine.stop(name, grace)
-            if engine.get(name).runs:
-                raise WontStop(f"container {name} runs on")
+            found = engine.get(name_of(engine, self._runtime))
+            engine.stop(found.id, grace)
+            if engine.get(found.id).runs:
+                raise WontStop(f"container {found.name} runs on")
 
     def start(self) -> None:
         with self._engine() as engine:
-            engine.start(name_of(engine, self._runtime))
+            engine.start(engine.get(name_of(engine, self._runtime)).id)
 
     def restart(self, grace: float) -> None:
         self.stop(grace)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recovery.errors import NotReplaceable
+from recovery.runtime.docker_swap import GOING
 from recovery.runtime.engine import Engine, Inspected
 
 SHORT_ID = 12
@@ -29,7 +30,7 @@ def refuse_unless_replaceable(old: Inspected) -> None:
         )
     if (old.config.get("Labels") or {}).get("com.docker.swarm.task.id"):
         raise NotReplaceable(f"{old.name} belongs to a swarm service, which replaces it by itself")
-    if old.status in {"dead", "removing"}:
+    if old.status in GOING:
         raise NotReplaceable(f"{old.name} is being removed (status {old.status})")
 
 

@@ -20,6 +20,10 @@ NEVER: Mapping[str, Any] = {"Name": "no", "MaximumRetryCount": 0}
 """The restart policy of a container that is aside."""
 
 
+GOING = frozenset({"removing", "dead"})
+"""States that a container never leaves but by being gone."""
+
+
 class Act(Protocol):
     """Does one change and writes it down, or in a dry run only writes it down."""
 
@@ -73,8 +77,12 @@ class Swap:
         )
 
     def find_new(self, engine: Engine) -> Inspected | None:
-        """The new container under whatever name, also one that was made and not yet noted."""
-        return engine.find(self.new or self.copy)
+        """The new container under whatever name, also one that was made and not yet noted.
+
+        One that the engine is just removing, as a dead worker told it to, is not there any more.
+        """
+        found = engine.find(self.new or self.copy)
+        return None if found is None or found.status in GOING else found
 
     def refuse_strangers(self, owner: Inspected | None) -> None:
         """Raises ``OwnerChanged`` where the target's name belongs to neither."""
