@@ -156,6 +156,9 @@ class Keyspace(ABC):
         for key in keys:
             pipe.lindex(key, 0)
         found = self.pace.call(pipe.execute, raise_on_error=False)
+        for head in found:
+            if isinstance(head, Exception) and "WRONGTYPE" not in str(head):
+                raise head
         return [None if isinstance(head, Exception) else head for head in found]
 
     def lists_among(self, keys: Sequence[bytes]) -> list[bytes]:
@@ -175,6 +178,8 @@ class Keyspace(ABC):
                 self.client.scan, cursor, match=match, count=self.scan_count
             )
             for binding in bindings:
+                if self.client.type(binding) != b"set":
+                    continue
                 found |= spared.queues(binding, self.pace.call(self.client.smembers, binding))
             if cursor == 0:
                 return found

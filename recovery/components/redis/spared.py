@@ -21,7 +21,7 @@ _CELERY = re.compile(
     rb"|celery-task(?:set)?-meta-"
     rb"|chord-unlock-"
     rb"|^unacked"
-    rb"|(?<![A-Za-z0-9])unacked(?:_index|_mutex)?$"
+    rb"|unacked(?:_index|_mutex)?$"
 )
 _LIST_TYPES = frozenset({1, 10, 14, 18})
 """First bytes of a DUMP that is a list: plain, ziplist, quicklist and its second version."""

@@ -70,6 +70,7 @@ def test_what_nests_too_deep_to_be_followed_is_left_alone() -> None:
         b"unacked_mutex",
         b"unacked-of-my-own",
         b"app:unacked_index",
+        b"appunacked",
         b"celery-task-meta-6c1b",
         b"app_celery-task-meta-6c1b",
         b"celery-taskset-meta-1.j",
