@@ -28,6 +28,7 @@ SIGN_SECONDS = 1.0
 """How often a worker's loop gives a sign."""
 
 _LONGEST_SIGN = 4096
+_LAST_PULSE_SECONDS = 3.0
 
 log = structlog.get_logger()
 
@@ -65,17 +66,20 @@ class Pulse:
 
     ``deaf_seconds``: how long pulses may stay unanswered while the broker takes them.
     ``full_seconds``: the same while the worker is full; no shorter than its longest task may be.
-    ``send`` puts a pulse on the broker; raises ``ControlPlaneUnavailable``.
+    ``send`` puts a pulse on the broker, ``leave`` takes its queue away; both may raise
+    ``ControlPlaneUnavailable``.
     """
 
     def __init__(
         self,
         send: Callable[[], None],
+        leave: Callable[[], None],
         *,
         deaf_seconds: float = DEAF_SECONDS,
         full_seconds: float = DEAF_SECONDS,
     ) -> None:
         self._send = send
+        self._leave = leave
         self._deaf_seconds = deaf_seconds
         self._full_seconds = max(deaf_seconds, full_seconds)
         self._interval = min(PULSE_SECONDS, deaf_seconds / 3)
@@ -111,8 +115,16 @@ class Pulse:
         return None
 
     def close(self) -> None:
-        self._closing.set()
+        """See ``recovery.supervisor.Watch``."""
         self._hang_up()
+        if self._closing.is_set() or not self._thread.is_alive():
+            return
+        self._closing.set()
+        self._thread.join(_LAST_PULSE_SECONDS)
+        try:
+            self._leave()
+        except ControlPlaneUnavailable as error:
+            log.warning("pulse queue left behind", error=str(error))
 
     def _patience(self, now: float, sign: Sign | None) -> float:
         if sign is None:

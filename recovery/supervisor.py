@@ -54,7 +54,9 @@ class Watch(Protocol):
         """Why the process has to be replaced; None while it does its work. Never waits."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The program will not be started again. May be called twice."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +203,8 @@ class Supervisor:
         name, status = child.program.name, _status(process.returncode)
         if self._is_stopping:
             log.info("stopped", program=name, status=status)
+            if child.program.watch is not None:
+                child.program.watch.close()
             return
         if child.program.is_foundation and child.program.is_up and not child.was_up:
             where = f"; see {child.program.log}" if child.program.log else ""

@@ -37,8 +37,12 @@ def program(spec: dict[str, Any]) -> Program:
 
 def worker(spec: dict[str, Any], deaf_after: float, full_after: float) -> Program:
     node = spec["node"]
-    send = partial(producer.send_pulse, node)
-    pulse = Pulse(send, deaf_seconds=deaf_after, full_seconds=full_after)
+    pulse = Pulse(
+        partial(producer.send_pulse, node),
+        partial(producer.forget_pulses, node),
+        deaf_seconds=deaf_after,
+        full_seconds=full_after,
+    )
     return Program(name=node, command=worker_command(**spec), watch=pulse)
 
 

@@ -16,6 +16,7 @@ import redis
 from recovery import registry
 from recovery.events import Result
 from tests.fleet import DEFAULT_QUEUES
+from tests.servers import RedisServer
 from tests.stack import Stack
 from tests.supervising import Supervised, supervising
 from tests.waiting import until
@@ -126,7 +127,9 @@ def catches(pid: int, number: signal.Signals) -> bool:
     return bool(int(caught.split()[1], 16) & 1 << (number - 1))
 
 
-def test_a_worker_survives_the_loss_of_its_connections(stack: Stack, begin: Any) -> None:
+def test_a_worker_survives_lost_connections_and_a_silent_broker(
+    stack: Stack, begin: Any, control_redis: RedisServer
+) -> None:
     with begin() as found:
         first = working(stack)
 
@@ -134,8 +137,11 @@ def test_a_worker_survives_the_loss_of_its_connections(stack: Stack, begin: Any)
             assert killer.client_kill_filter(_type="normal", skipme=True)
 
         consumes(stack)
+        control_redis.send_signal(signal.SIGSTOP)
         # What must not happen gets the time in which it would.
-        time.sleep(2 * DEAF_SECONDS)
+        time.sleep(3 * DEAF_SECONDS)
+        control_redis.send_signal(signal.SIGCONT)
+        consumes(stack)
         assert pid_of_worker(stack) == first
         assert "is deaf" not in found.said()
 

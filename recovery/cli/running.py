@@ -181,6 +181,7 @@ class _House:
         _, longest = producer.time_limits(self.policy.longest_timeout_seconds)
         pulse = liveness.Pulse(
             partial(producer.send_pulse, node),
+            partial(producer.forget_pulses, node),
             deaf_seconds=self._deaf_after,
             full_seconds=longest + self._deaf_after,
         )

@@ -15,10 +15,12 @@ import psutil
 import pytest
 
 from recovery import registry
+from recovery.cli import main
 from recovery.config import Environment
 from recovery.controlplane import ControlPlane
 from recovery.embedded import answers
 from tests.cli.test_commands import recovery
+from tests.fleet import ROOT
 from tests.servers import RedisServer
 from tests.stack import Stack
 from tests.supervising import Supervised, supervised
@@ -170,6 +172,26 @@ def test_a_worker_waits_for_a_broker_that_is_not_there_yet(
 
         until(lambda: registry.workers(stack.control), seconds=20, what="it is registered")
         assert found.mains() == started
+        until(lambda: stack.control.redis.keys("*pulse*"), what="its pulse has a queue")
+        found.send_signal(signal.SIGTERM)
+        found.process.wait(40)
+    assert registry.workers(stack.control) == ()
+    assert stack.control.redis.keys("*pulse*") == []
+
+
+UNITS = sorted((ROOT / "compose" / "systemd").glob("*.service"))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_starts_a_command_that_there_is(unit: Path) -> None:
+    (line,) = (line for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
+    _, name, *options = line.split()
+
+    command = main.commands[name]
+
+    known = {flag for option in command.params for flag in option.opts}
+    assert {option for option in options if option.startswith("--")} <= known
+    assert "Type=notify" in unit.read_text()
 
 
 @pytest.mark.slow
