@@ -24,6 +24,8 @@ HERE = Path(__file__).parent
 STRATEGY = "recovery.*.strategies.*"
 TARGETS = "recovery.*.targets"
 REDIS = "recovery.redis.targets"
+SYSTEM = "recovery.system.targets"
+CLEANUP = "recovery.system.strategies.disk_cleanup"
 
 BEHAVIOUR = {
     "recovery.max_attempts_per_hour": "test_three_recoveries_an_hour_and_no_more",
@@ -59,6 +61,34 @@ BEHAVIOUR = {
     f"{REDIS}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
     f"{REDIS}.thresholds.memory_percent": "test_used_up_memory_is_pressure",
     f"{REDIS}.thresholds.clients_percent": "test_clients_near_the_limit_are_named_before_it_is_reached",
+    f"{CLEANUP}.thresholds.disk_usage_percent": "test_the_playbooks_thresholds_hold_for_targets_without_their_own",
+    f"{CLEANUP}.cleanup_paths": "test_a_full_filesystem_loses_the_largest_first_and_no_more_than_it_must",
+    f"{CLEANUP}.log_paths": "test_old_logs_are_compressed_until_there_is_room_and_nothing_else_is",
+    f"{CLEANUP}.preserve_days": "test_young_is_what_was_written_or_changed_lately",
+    f"{CLEANUP}.truncate_deleted": "test_a_policy_may_have_deleted_files_emptied_but_never_mapped_ones",
+    "recovery.system.strategies.memory_gc.thresholds.memory_usage_percent": "test_the_playbooks_thresholds_hold_for_targets_without_their_own",
+    "recovery.system.strategies.file_handle_cleanup.raise_hard_limit": "test_a_hard_limit_is_raised_only_where_the_policy_says_so",
+    f"{SYSTEM}.filesystems": "test_a_disk_is_unwell_from_85_on_and_well_below_80",
+    f"{SYSTEM}.watch": "test_what_is_not_watched_is_not_reported",
+    f"{SYSTEM}.processes.name": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    f"{SYSTEM}.processes.cmdline": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    f"{SYSTEM}.processes.port": "test_a_process_has_to_accept_connections_on_its_port",
+    f"{SYSTEM}.processes.heartbeat_file": "test_a_worker_without_a_sign_of_life_is_hung",
+    f"{SYSTEM}.processes.heartbeat_seconds": "test_a_worker_without_a_sign_of_life_is_hung",
+    f"{SYSTEM}.processes.open_files": "test_the_policy_may_name_the_limit",
+    f"{SYSTEM}.processes.max_rss_mb": "test_a_process_may_have_a_bound_for_its_memory",
+    f"{SYSTEM}.processes.leak_window": "test_a_process_that_grows_through_its_window_leaks_and_one_reading_says_nothing",
+    f"{SYSTEM}.processes.leak_growth_percent": "test_a_process_that_grows_through_its_window_leaks_and_one_reading_says_nothing",
+    f"{SYSTEM}.thresholds.disk_usage_percent.unhealthy": "test_the_thresholds_of_a_target_are_its_own",
+    f"{SYSTEM}.thresholds.disk_usage_percent.healthy": "test_the_playbooks_thresholds_hold_for_targets_without_their_own",
+    f"{SYSTEM}.thresholds.disk_full_percent": "test_the_thresholds_of_a_target_are_its_own",
+    f"{SYSTEM}.thresholds.inode_usage_percent.unhealthy": "test_inodes_run_out_while_there_is_room",
+    f"{SYSTEM}.thresholds.inode_usage_percent.healthy": "test_a_filesystem_without_inodes_gets_some_back",
+    f"{SYSTEM}.thresholds.memory_usage_percent.unhealthy": "test_memory_is_short_from_its_threshold_on",
+    f"{SYSTEM}.thresholds.memory_usage_percent.healthy": "test_memory_is_short_from_its_threshold_on",
+    f"{SYSTEM}.thresholds.open_files_percent.unhealthy": "test_the_hosts_own_table_of_open_files_is_watched",
+    f"{SYSTEM}.thresholds.open_files_percent.healthy": "test_a_process_at_its_limit_gets_more_and_opens_files_again",
     "alerting.enabled": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_cooldown": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
@@ -96,7 +126,7 @@ def keys(annotation: Any, path: str = "") -> Iterator[str]:
     """Every key below an annotation; a strategy's are under its name."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         name = annotation.model_fields.get("name")
-        tag = typing.get_args(name.annotation) if name else ()
+        tag = typing.get_args(name.annotation) if name and name.is_required() else ()
         base = f"{path}.{tag[0]}" if tag else path
         for key, field in annotation.model_fields.items():
             below = f"{base}.{key}".lstrip(".")

@@ -20,9 +20,9 @@ NOTIFY_QUEUE = "notify"
 def strategy_task(component: str, strategy: str) -> Task[..., Any]:
     """The task of one strategy, with what the policy says of it as Celery's own settings."""
     declared = find_strategy(component, strategy)
-    configured = next(
-        (s for s in context.policy().component(component).strategies if s.name == strategy), None
-    )
+    # A worker knows every task, whatever components its policy configures.
+    block = context.policy().components.get(component)
+    configured = next((s for s in block.strategies if s.name == strategy), None) if block else None
     timeout = configured.timeout_seconds if configured else declared.timeout_seconds
     soft, hard = producer.time_limits(timeout)
 
