@@ -20,6 +20,7 @@ NOTIFY_QUEUE = "notify"
 def strategy_task(component: str, strategy: str) -> Task[..., Any]:
     """The task of one strategy, with what the policy says of it as Celery's own settings."""
     declared = find_strategy(component, strategy)
+    # A worker knows every task, whatever components its policy configures.
     block = context.policy().components.get(component)
     known = block.strategies if block else ()
     configured = next((found for found in known if found.name == strategy), None)

@@ -55,10 +55,10 @@ def limits(groups: Path, membership: Path) -> Iterator[tuple[int, int]]:
         if controllers == "":
             hierarchies, names = (groups, groups / "unified"), _V2
         elif "memory" in controllers.split(","):
-            hierarchies, names = (groups / "memory", groups / controllers), _V1
+            hierarchies, names = (groups / controllers, groups / "memory"), _V1
         else:
             continue
-        for hierarchy in hierarchies:
+        for hierarchy in dict.fromkeys(hierarchies):
             yield from _limited(hierarchy, path.strip("/"), names)
 
 

@@ -102,20 +102,22 @@ class HostStack:
         path.write_text(yaml.safe_dump(document))
         load_policy(path)
 
+    def trigger(self, failure_type: str, **said: Any) -> str:
+        return producer.trigger("system", failure_type, app=self.app, **said)
+
     def recover(self, failure_type: str, **said: Any) -> records.Recovery:
         """Trigger, and follow until it is concluded."""
-        sent = producer.trigger("system", failure_type, app=self.app, **said)
-
-        def ended() -> records.Recovery | None:
-            try:
-                record = records.load(self.control, sent)
-            except UnknownRecovery:
-                return None
-            return record if record.state is State.CONCLUDED else None
-
-        found = until(ended, seconds=30, what=f"{sent} is concluded")
+        sent = self.trigger(failure_type, **said)
+        found = until(lambda: self.concluded(sent), seconds=30, what=f"{sent} is concluded")
         assert found is not None
         return found
+
+    def concluded(self, recovery_id: str) -> records.Recovery | None:
+        try:
+            record = records.load(self.control, recovery_id)
+        except UnknownRecovery:
+            return None
+        return record if record.state is State.CONCLUDED else None
 
 
 @pytest.fixture
