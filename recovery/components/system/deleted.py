@@ -25,10 +25,13 @@ class Ghost:
         return any(self.path.startswith(f"{folder.rstrip('/')}/") for folder in folders)
 
 
-def find(devices: Collection[int]) -> list[Ghost]:
-    """Those on these devices, the largest first, each once however often it is open."""
+def find(devices: Collection[int], tick: Callable[[], object]) -> list[Ghost]:
+    """Those on these devices, the largest first, each once however often it is open.
+
+    ``tick`` is called now and then, and may raise.
+    """
     found: dict[open_files.Identity, Ghost] = {}
-    for held in open_files.descriptors():
+    for held in open_files.descriptors(tick):
         status = held.status
         if status.st_nlink == 0 and status.st_dev in devices and status.st_blocks:
             found.setdefault(held.identity, Ghost(held=held, bytes=status.st_blocks * BLOCK))

@@ -97,7 +97,7 @@ class _Cleanup:
         for root in self.logs:
             self._compress_below(root)
         ghosts = self._empty_deleted()
-        if self._short() and not self.freed.bytes:
+        if self._short() and not (self.freed.files or self.freed.bytes):
             raise NothingFreed(
                 f"nothing old and unused is left below {_paths(self._short())}{_blame(ghosts)}"
             )
@@ -171,7 +171,8 @@ class _Cleanup:
         return ghosts
 
     def _deleted(self) -> list[Ghost]:
-        return deleted.find({root.device for root in (*self.roots, *self.logs)})
+        devices = {root.device for root in (*self.roots, *self.logs)}
+        return deleted.find(devices, self.journal.remaining)
 
     def _name(self, ghosts: Sequence[Ghost]) -> None:
         for ghost in ghosts[:MOST_NAMED]:

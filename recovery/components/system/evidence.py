@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from recovery.components.system import deleted, filesystems, memory, processes
 from recovery.components.system.folders import shown
 from recovery.components.system.target import HostTarget
+from recovery.errors import DeadlineExceeded
 
 MOST_NAMED = 5
 
@@ -23,11 +25,16 @@ def evidence(target: HostTarget, timeout: float) -> dict[str, Any]:
         "filesystems": {path: _usage(path, ends) for path in target.filesystems},
         "memory_holders": processes.holders(MOST_NAMED),
     }
-    if time.monotonic() < ends:
+    with suppress(DeadlineExceeded):
+        _check(ends)
         bundle["descriptor_holders"] = processes.most_open(MOST_NAMED)
-    if time.monotonic() < ends:
-        bundle["deleted_and_open"] = _deleted(target)
+        bundle["deleted_and_open"] = _deleted(target, ends)
     return bundle
+
+
+def _check(ends: float) -> None:
+    if time.monotonic() > ends:
+        raise DeadlineExceeded("the evidence's time is over")
 
 
 def _usage(path: str, ends: float) -> dict[str, int] | str:
@@ -38,7 +45,7 @@ def _usage(path: str, ends: float) -> dict[str, int] | str:
     return {"used": usage.used, "total": usage.total, "inodes_used": usage.inodes_used}
 
 
-def _deleted(target: HostTarget) -> list[dict[str, Any]]:
+def _deleted(target: HostTarget, ends: float) -> list[dict[str, Any]]:
     devices = set()
     for path in target.filesystems:
         try:
@@ -52,5 +59,5 @@ def _deleted(target: HostTarget) -> list[dict[str, Any]]:
             "path": shown(ghost.path),
             "bytes": ghost.bytes,
         }
-        for ghost in deleted.find(devices)[:MOST_NAMED]
+        for ghost in deleted.find(devices, lambda: _check(ends))[:MOST_NAMED]
     ]

@@ -10,7 +10,7 @@ import signal
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,9 +96,13 @@ class ByProcesses:
         return identity in self._known
 
 
-def descriptors() -> Iterator[Held]:
-    """Every descriptor of every process that leads to a regular file, as far as we may look."""
+def descriptors(tick: Callable[[], object] = lambda: None) -> Iterator[Held]:
+    """Every descriptor of every process that leads to a regular file, as far as we may look.
+
+    ``tick`` is called once a process, and may raise.
+    """
     for pid in _pids():
+        tick()
         folder = PROC / str(pid) / "fd"
         try:
             names = os.listdir(folder)  # noqa: PTH208 - a Path a descriptor would be the cost
