@@ -47,13 +47,20 @@ class RecordingJournal:
         self.overwrite = overwrite
         self.own_prefix = control.prefix
         self.has_changed = False
-        self.keep = keeper
+        self._keeper = keeper
+        self._kept: Kept | None = None
         self.steps: list[Step] = []
         self._control = control
         self.recovery_id = recovery_id
         self._target = target
         self._deadline = deadline
         self._began = time.monotonic()
+
+    def keep(self) -> Kept:
+        """One folder for all who ask: its lock is this attempt's."""
+        if self._kept is None:
+            self._kept = self._keeper()
+        return self._kept
 
     def remaining(self) -> float:
         return self._deadline.remaining()
