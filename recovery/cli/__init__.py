@@ -7,7 +7,7 @@ import os
 import click
 
 from recovery import __version__
-from recovery.cli import auditing, deciding, looking, recovering, running, undoing
+from recovery.cli import auditing, completing, deciding, looking, recovering, running, undoing
 
 EPILOG = """\b
 Exit codes: 0 recovered, undone, not needed or sent · 1 failed · 2 bad usage or invalid event
@@ -31,6 +31,6 @@ def main(config_file: str | None) -> None:
         os.environ["RECOVERY_CONFIG"] = config_file
 
 
-for _group in (recovering, undoing, looking, auditing, deciding, running):
+for _group in (recovering, undoing, looking, auditing, deciding, running, completing):
     for _command in _group.COMMANDS:
         main.add_command(_command)
