@@ -13,6 +13,7 @@ import pytest
 
 import recovery.client
 from recovery.controlplane import ControlPlane
+from recovery.errors import NothingKept
 from recovery.events import TargetRef
 from recovery.journal import Deadline, RecordingJournal
 from recovery.strategy import Kept, Scope
@@ -89,7 +90,7 @@ def listening(control_redis: RedisServer) -> Iterator[None]:
 
 
 def _no_keeper() -> Kept:
-    raise NotImplementedError
+    raise NothingKept("this remedy removes nothing")
 
 
 @pytest.fixture
