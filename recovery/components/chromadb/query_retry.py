@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from recovery.components.chromadb.probe import probe
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import RemedyError, TargetRefused, TargetUnreachable
 from recovery.strategy import Journal, Parameters, find_component, strategy
@@ -21,6 +20,9 @@ PASSING = frozenset({"connection_error", "connection_timeout", "temporary_failur
 def query_retry(target: ChromaTarget, _: Parameters, journal: Journal) -> None:
     """Raises ``TargetUnreachable`` while queries fail in a way that may pass, ``TargetRefused``
     where the token is refused, and ``RemedyError`` where asking again cannot help."""
+    # Every worker knows every task; only who runs this one pays for the HTTP client.
+    from recovery.components.chromadb.probe import probe
+
     longest = find_component("chromadb").probe_seconds
     asked = probe(target, min(longest, journal.remaining()))
     journal.note("queried with a fresh client", found=asked.failure_type, **asked.figures)
