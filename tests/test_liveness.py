@@ -69,7 +69,7 @@ def replaced(stack: Stack, first: int) -> int:
         pid = pid_of_worker(stack)
         return pid if pid != first else None
 
-    found = until(another, seconds=40, what=f"{first} is replaced")
+    found = until(another, seconds=80, what=f"{first} is replaced")
     assert found is not None
     return found
 

@@ -177,10 +177,18 @@ def metrics(as_json: bool) -> None:
         )
         return
     rows = [
-        (f"{f.component}.{f.strategy}", f.runs, f.success_rate, f.average_seconds)
+        (
+            f"{f.component}.{f.strategy}",
+            f.runs,
+            f"{f.success_rate:.0%}" if f.success_rate is not None else "-",
+            f"{f.average_seconds:.3f}" if f.average_seconds is not None else "-",
+            f.quantile_seconds(0.5),
+            f.quantile_seconds(0.95),
+        )
         for f in now.strategies
     ]
-    session.table("Recoveries", ("strategy", "runs", "success rate", "average s"), rows)
+    columns = ("strategy", "runs", "success rate", "average s", "half below s", "95 % below s")
+    session.table("Recoveries", columns, rows)
 
 
 @click.command()
