@@ -141,7 +141,8 @@ class _Attempt:
         if self.record.stage is not Stage.ACTED:
             error = self._act()
             if self.record.dry_run:
-                return self._conclude(Result.DRY_RUN if error is None else Result.FAILED, error)
+                # One that could not be gone through is no failure of the target: nothing was tried.
+                return self._conclude(Result.DRY_RUN, error)
         return self._judge(error)
 
     def _undo(self) -> Ending:

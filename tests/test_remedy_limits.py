@@ -92,3 +92,23 @@ def test_a_control_plane_that_dies_under_a_remedy_loses_nothing(
     assert record.outcome is not None
     assert record.outcome.result is Result.RECOVERED, fleet.logs()
     assert [entry.fields["result"] for entry in entries(stack)] == ["recovered"]
+
+
+def test_a_rehearsal_that_cannot_be_gone_through_changes_nothing(
+    stack: Stack, fleet: Fleet
+) -> None:
+    fleet.start()
+    stack.target.kill()
+
+    record = stack.concluded(stack.trigger("connection_error", dry_run=True))
+
+    assert record.outcome is not None
+    assert record.outcome.result is Result.DRY_RUN
+    assert record.outcome.error == "target_unreachable"
+    changed = ("cooldown", "failures", "attempts", "target")
+    assert not [
+        kind
+        for kind in changed
+        if stack.control.redis.exists(stack.control.key(kind, record.target))
+    ]
+    assert not stack.control.redis.exists(stack.control.key("degraded"))

@@ -44,7 +44,7 @@ def follow(identity: str, timeout: float, *, as_json: bool, is_approved: bool = 
         return AWAITING
     outcome = last.outcome
     tell({"id": identity, **outcome.as_dict()}, _outcome_text(outcome), as_json=as_json)
-    return 0 if outcome.result.is_good else 1
+    return 0 if outcome.result.is_good and outcome.error is None else 1
 
 
 def _outcome_text(outcome: Any) -> str:
