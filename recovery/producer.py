@@ -195,7 +195,9 @@ def _ask(
 @cache
 def celery_app() -> Celery:
     """An application that can send and nothing else: no task is registered in it."""
-    from celery import Celery
+    # Not from ``celery`` itself, which puts another module in its own place while it is imported:
+    # a second thread that asks meanwhile finds the one that has no such name.
+    from celery.app.base import Celery
 
     app = Celery("recovery-producer", set_as_current=False)
     app.config_from_object("celeryconfig")
@@ -213,7 +215,7 @@ def sender(broker_url: str) -> Celery:
     For a guest in somebody's process: kombu's pools and their limit are one for all of it, and
     stay as they are.
     """
-    from celery import Celery
+    from celery.app.base import Celery  # See ``celery_app``.
     from kombu import pools
 
     class Sender(Celery):

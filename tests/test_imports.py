@@ -28,3 +28,32 @@ def test_a_process_does_not_load_what_it_does_not_need(program: str, unwanted: s
     ).stdout.split()
 
     assert unwanted.isdisjoint(loaded)
+
+THREADS = """
+import threading
+from recovery import producer
+
+apps, barrier = [], threading.Barrier(4)
+
+def ask():
+    barrier.wait()
+    apps.append(producer.sender("redis://127.0.0.1:1/0"))
+
+threads = [threading.Thread(target=ask) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(apps))
+"""
+
+
+def test_threads_that_are_the_first_to_send_may_do_so_at_once() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", THREADS],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+
+    assert (said.stdout.strip(), said.stderr) == ("4", "")
