@@ -52,9 +52,7 @@ def test_a_worker_registers_itself_with_its_queues(stack: Stack, fleet: Fleet) -
     assert (one.worker.active, one.worker.concurrency) == (0, 2)
 
 
-def test_a_worker_is_registered_when_its_processes_are_prepared(
-    stack: Stack, fleet: Fleet
-) -> None:
+def test_a_worker_is_registered_when_its_processes_are_prepared(stack: Stack, fleet: Fleet) -> None:
     fleet.start(app="tests.late_app", queues=("redis",), beat=False, wait=False)
 
     until(lambda: alive(stack), seconds=60, what="it is registered")
