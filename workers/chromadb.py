@@ -5,3 +5,4 @@ from __future__ import annotations
 from workers.task import strategy_task
 
 query_retry = strategy_task("chromadb", "query_retry")
+index_rebuild = strategy_task("chromadb", "index_rebuild")

@@ -49,7 +49,7 @@ COMPONENT = Component(
             needs_person=True,
         ),
     ),
-    strategies=("query_retry",),
+    strategies=("query_retry", "index_rebuild"),
     planned=(
         Strategy(
             component="chromadb",
@@ -63,12 +63,6 @@ COMPONENT = Component(
             parameters=SnapshotRollback,
             destructive=True,
             timeout_seconds=30.0,
-        ),
-        Strategy(
-            component="chromadb",
-            name="index_rebuild",
-            summary="Build the vector index anew from what is readable.",
-            timeout_seconds=10.0,
         ),
     ),
 )

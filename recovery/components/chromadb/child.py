@@ -56,13 +56,13 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
             text=True,
             timeout=budget.left(),
             check=False,
-            env=_bare_environment(),
+            env=bare_environment(),
             cwd=order.view,
         )
     except subprocess.TimeoutExpired as error:
         said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else ""
-        return _overdue(_last(said), budget.seconds)
-    last = _last(done.stdout)
+        return _overdue(last_said(said), budget.seconds)
+    last = last_said(done.stdout)
     if done.returncode == 0 and "verdict" in last:
         return Examined.from_dict(last["verdict"])
     if _has_moved(Path(order.path), last):
@@ -70,7 +70,7 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
     return _died(last, done.returncode, done.stderr)
 
 
-def _bare_environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
     """Nothing of the worker's own, which holds secrets."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     # The child runs in its private folder, where a relative path would lead elsewhere.
@@ -82,7 +82,7 @@ def _bare_environment() -> dict[str, str]:
     }
 
 
-def _last(said: str) -> dict[str, Any]:
+def last_said(said: str) -> dict[str, Any]:
     """The last whole line; a line that a kill cut short says nothing."""
     found: dict[str, Any] = {}
     for line in said.splitlines():
