@@ -14,4 +14,5 @@ pytest_plugins = [
     "tests.stack",
     "tests.containers",
     "tests.chroma",
+    "tests.monitoring",
 ]
