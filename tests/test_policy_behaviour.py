@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from recovery import alerts, approvals, audit, degraded, disabling, dispatch, lease, reconcile
+from recovery import alerts, approvals, audit, disabling, dispatch, lease, modes, reconcile
 from recovery.admission import Mode, ask
 from recovery.components.redis.probe import probe
 from recovery.components.redis.target import RedisTarget
@@ -294,7 +294,7 @@ def test_capabilities_are_what_the_mode_lists(gate: Gate) -> None:
     gate.ask("1")
     gate.end("1", Result.FAILED)
 
-    (mode,) = degraded.active(gate.control, gate.policy)
+    (mode,) = modes.active(gate.control, gate.policy)
 
     assert mode.available == ("basic_conversation",)
     assert mode.unavailable == ("long_term_memory",)
