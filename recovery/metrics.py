@@ -53,10 +53,11 @@ class StrategyFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Every counter at one moment."""
+    """Every counter at one moment. ``probes``: by component, and healthy or failure type."""
 
     strategies: tuple[StrategyFigures, ...]
     refused: Mapping[tuple[str, str], int]
+    probes: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def recovered(self) -> int:
@@ -82,18 +83,18 @@ def snapshot(control: ControlPlane) -> Snapshot:
 def read(stored: Mapping[str, str]) -> Snapshot:
     """Make sense of the counters' hash: its fields are words joined by ``|``."""
     by_strategy: dict[tuple[str, str], StrategyFigures] = {}
-    refused: dict[tuple[str, str], int] = {}
+    counts: dict[str, dict[tuple[str, str], int]] = {"refused": {}, "probe": {}}
     for name, value in stored.items():
         kind, component, rest, *more = name.split("|")
-        if kind == "refused":
-            refused[component, rest] = int(value)
+        if kind in counts:
+            counts[kind][component, rest] = int(value)
             continue
         figures = by_strategy.setdefault(
             (component, rest), StrategyFigures(component=component, strategy=rest)
         )
         _add(figures, kind, more, value)
     ordered = tuple(by_strategy[name] for name in sorted(by_strategy))
-    return Snapshot(strategies=ordered, refused=refused)
+    return Snapshot(strategies=ordered, refused=counts["refused"], probes=counts["probe"])
 
 
 def _add(figures: StrategyFigures, kind: str, more: list[Any], value: str) -> None:

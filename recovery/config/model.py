@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, Union, cast
 
 from pydantic import Field, create_model, model_validator
 
+from recovery.config.alerting import ReceiveSection
 from recovery.events import ALL_ELSE_FAILED
 from recovery.runtime import Runtime
 from recovery.strategy import (
@@ -86,6 +87,7 @@ class AlertingSection(StrictModel):
     alert_on_recovery: bool = True
     alert_on_cooldown: bool = True
     alert_on_degraded_mode: bool = True
+    receive: ReceiveSection = ReceiveSection()
 
 
 class DegradedModeSection(StrictModel):
@@ -112,6 +114,19 @@ class AuditSection(StrictModel):
     retention_days: float = Field(default=30, gt=0, le=36_500)
     compression_enabled: bool = True
     takeover_after: Duration = 7 * 86_400.0
+
+
+class DetectionSection(StrictModel):
+    """How scheduled probes judge: ``failures`` of the last ``of`` looks make a failure."""
+
+    failures: int = Field(default=2, ge=1, le=20)
+    of: int = Field(default=3, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.failures > self.of:
+            raise ValueError("failures must not be more than of")
+        return self
 
 
 class IntegrationSection(StrictModel):
@@ -176,6 +191,7 @@ class PolicyDocument(StrictModel):
     alerting: AlertingSection = AlertingSection()
     degraded_modes: dict[str, DegradedModeSection] = Field(default_factory=dict)
     audit: AuditSection = AuditSection()
+    detection: DetectionSection = DetectionSection()
     integration: IntegrationSection = IntegrationSection()
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()
