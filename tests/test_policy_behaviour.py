@@ -13,10 +13,10 @@ from recovery import (
     alerts,
     approvals,
     audit,
-    degraded,
     disabling,
     dispatch,
     lease,
+    modes,
     reconcile,
     registry,
 )
@@ -336,7 +336,7 @@ def test_capabilities_are_what_the_mode_lists(gate: Gate) -> None:
     gate.ask("1")
     gate.end("1", Result.FAILED)
 
-    (mode,) = degraded.active(gate.control, gate.policy)
+    (mode,) = modes.active(gate.control, gate.policy)
 
     assert mode.available == ("basic_conversation",)
     assert mode.unavailable == ("long_term_memory",)
