@@ -12,6 +12,7 @@ RecoveryError
 ├── AuditDamaged              a file of the audit trail is not as it was written
 ├── AlertNotDelivered         a channel for alerts does not take them now        (transient)
 ├── AlertRefused              a channel for alerts will never take this one
+├── Unreadable                what is stored was encrypted with a key that is not here
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
@@ -128,6 +129,11 @@ class AlertNotDelivered(RecoveryError):
 
 class AlertRefused(RecoveryError):
     code = "alert_refused"
+
+
+class Unreadable(RecoveryError):
+    code = "unreadable"
+    exit_code = 6
 
 
 class RemedyError(RecoveryError):

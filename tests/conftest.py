@@ -15,4 +15,6 @@ pytest_plugins = [
     "tests.containers",
     "tests.chroma",
     "tests.monitoring",
+    "tests.upstreams",
+    "tests.openwebui",
 ]

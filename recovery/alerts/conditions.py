@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from recovery import approvals, degraded
+from recovery import approvals, modes
 from recovery.alerts.notices import Notice, notice_of
 from recovery.controlplane import reachable
 
@@ -66,7 +66,7 @@ def _of_targets(control: ControlPlane, policy: Policy) -> Iterator[Condition]:
 
 
 def _modes(control: ControlPlane, policy: Policy) -> Iterator[Condition]:
-    for mode in degraded.active(control, policy):
+    for mode in modes.active(control, policy):
         fact = {
             "kind": "degraded",
             "target": mode.target,
