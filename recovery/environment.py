@@ -42,7 +42,7 @@ class Environment:
         """What is given wins over its variable. Raises ``ConfigError`` where one cannot be used."""
         found = os.environ if environ is None else environ
         url = redis_url or found.get("RECOVERY_REDIS_URL") or None
-        password = _secret(found, "RECOVERY_REDIS_PASSWORD")
+        password = secret(found, "RECOVERY_REDIS_PASSWORD")
         if url and password:
             url = _with_password(url, password)
         return cls(
@@ -97,7 +97,11 @@ def is_client_off(environ: Mapping[str, str] | None = None) -> bool:
     return found.get("RECOVERY_CLIENT", "").strip().lower() in _OFF
 
 
-def _secret(found: Mapping[str, str], name: str) -> str | None:
+def secret(found: Mapping[str, str], name: str) -> str | None:
+    """A variable, or what stands in the file that ``<name>_FILE`` names.
+
+    Raises ``ConfigError`` where both are set or the file cannot be read.
+    """
     direct, file = found.get(name), found.get(f"{name}_FILE")
     if direct and file:
         raise ConfigError(f"set {name} or {name}_FILE, not both")

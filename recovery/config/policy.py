@@ -17,6 +17,7 @@ from recovery.config.model import (
     DegradedModeSection,
     EscalationSection,
     FailsafeSection,
+    HttpSection,
     IntegrationSection,
     PolicyDocument,
     Priority,
@@ -133,6 +134,10 @@ class Policy:
     @property
     def undo(self) -> UndoSection:
         return self.document.undo
+
+    @property
+    def http(self) -> HttpSection:
+        return self.document.http
 
     @property
     def degraded_modes(self) -> Mapping[str, DegradedModeSection]:
