@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recovery import degraded, disabling, metrics, registry
 from recovery.controlplane import reachable
+from recovery.observations import Observation
 from recovery.strategy import COMPONENTS
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetState:
-    """One target now. ``cooldown_seconds`` is what is left of it; None where there is none."""
+    """One target now. ``cooldown_seconds`` is what is left of it; None where there is none.
+
+    ``seen``: what its last probe found, where one has run within the hour.
+    """
 
     target: str
     level: int
@@ -37,10 +41,15 @@ class TargetState:
     holder: str | None
     last_result: str | None
     last_strategy: str | None
+    seen: Observation | None
 
     @property
     def attempts_left(self) -> int:
         return max(self.max_attempts_per_hour - self.attempts_in_hour, 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return {**plain, "seen": self.seen.as_dict() if self.seen else None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +165,7 @@ def sent_ms(message: str) -> str:
 
 
 def _state(policy: Policy, ref: TargetRef, row: list[Any]) -> TargetState:
-    level, trial, cooldown_ms, attempts, lease, phase, holder, last = row
+    level, trial, cooldown_ms, attempts, lease, phase, holder, last, seen = row
     past = json.loads(last) if last else {}
     return TargetState(
         target=str(ref),
@@ -170,6 +179,7 @@ def _state(policy: Policy, ref: TargetRef, row: list[Any]) -> TargetState:
         holder=holder,
         last_result=past.get("result"),
         last_strategy=past.get("strategy"),
+        seen=Observation.from_hash(ref, _as_dict(seen)) if seen else None,
     )
 
 

@@ -61,11 +61,12 @@ class StrategyFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Every counter at one moment."""
+    """Every counter at one moment. ``probes``: by component, and healthy or failure type."""
 
     strategies: tuple[StrategyFigures, ...]
     refused: Mapping[tuple[str, str], int]
-    to_recover: Mapping[str, Spread]
+    probes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    to_recover: Mapping[str, Spread] = field(default_factory=dict)
 
     @property
     def recovered(self) -> int:
@@ -91,12 +92,12 @@ def snapshot(control: ControlPlane) -> Snapshot:
 def read(stored: Mapping[str, str]) -> Snapshot:
     """Make sense of the counters' hash: its fields are words joined by ``|``."""
     by_strategy: dict[tuple[str, str], StrategyFigures] = {}
-    refused: dict[tuple[str, str], int] = {}
+    counts: dict[str, dict[tuple[str, str], int]] = {"refused": {}, "probe": {}}
     to_recover: dict[str, Spread] = {}
     for name, value in stored.items():
         kind, component, *more = name.split("|")
-        if kind == "refused":
-            refused[component, more[0]] = int(value)
+        if kind in counts:
+            counts[kind][component, more[0]] = int(value)
         elif kind.startswith("recover_"):
             _add_time(to_recover.setdefault(component, Spread()), kind, more, value)
         elif kind in ("attempts", "seconds", "bucket"):
@@ -105,7 +106,12 @@ def read(stored: Mapping[str, str]) -> Snapshot:
             )
             _add(figures, kind, more[1:], value)
     ordered = tuple(by_strategy[name] for name in sorted(by_strategy))
-    return Snapshot(strategies=ordered, refused=refused, to_recover=to_recover)
+    return Snapshot(
+        strategies=ordered,
+        refused=counts["refused"],
+        probes=counts["probe"],
+        to_recover=to_recover,
+    )
 
 
 def _add(figures: StrategyFigures, kind: str, more: list[str], value: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recovery import approvals, audit, degraded, disabling
@@ -36,7 +36,7 @@ class Overview:
             "failed": self.failed,
             "refused": self.refused,
             "success_rate": self.success_rate,
-            "targets": [asdict(target) for target in self.targets],
+            "targets": [target.as_dict() for target in self.targets],
             "degraded_modes": [mode.as_dict() for mode in self.degraded],
             "pending_approvals": [approval.as_dict() for approval in self.pending],
             "disabled": [scope.as_dict() for scope in self.disabled],

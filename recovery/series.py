@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recovery.conclusion import DURATION_BUCKETS
 from recovery.events import TargetRef
+from recovery.observations import Observed
 from recovery.strategy import COMPONENTS
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def families(now: Measurement, policy: Policy) -> tuple[Family, ...]:
         _gauge("infra_recovery_control_plane_up", "Whether the control Redis answers.", {(): 1}),
         *_recoveries(now),
         *_targets(now),
+        *_probes(now),
         *_modes(now, policy),
         *_queues(now),
         *_people(now),
@@ -176,6 +178,37 @@ def _targets(now: Measurement) -> Iterator[Family]:
         },
         "component",
         "phase",
+    )
+
+
+def _probes(now: Measurement) -> Iterator[Family]:
+    seen = {state.target: state.seen for state in now.targets if state.seen is not None}
+    yield Family(
+        "infra_recovery_probes_total",
+        "counter",
+        "Probes, by what they found: healthy, or a failure type.",
+        ("component", "result"),
+        dict(now.counted.probes),
+    )
+    yield _of_targets(
+        "infra_recovery_probe_healthy",
+        "Whether the last probe of a target found it healthy.",
+        {target: int(one.healthy) for target, one in seen.items()},
+    )
+    yield _of_targets(
+        "infra_recovery_target_failing",
+        "Whether enough probes of a target failed to be sure.",
+        {t: int(one.state not in (Observed.HEALTHY, Observed.SUSPECT)) for t, one in seen.items()},
+    )
+    yield _of_targets(
+        "infra_recovery_probe_latency_seconds",
+        "How long the last probe of a target took.",
+        {target: one.latency_ms / 1000 for target, one in seen.items()},
+    )
+    yield _of_targets(
+        "infra_recovery_probe_age_seconds",
+        "How long ago a target was last probed.",
+        {target: max(now.now_ms - one.at_ms, 0) / 1000 for target, one in seen.items()},
     )
 
 

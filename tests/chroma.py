@@ -26,6 +26,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.deadline import Deadline
+from recovery.runtime import CommandRuntime, Process, manage
 from tests.servers import free_port
 from tests.waiting import until
 
@@ -144,13 +147,16 @@ class ServedChroma:
     def log(self) -> Path:
         return self.directory.path.with_name("chroma.log")
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        program = str(Path(sys.executable).with_name("chroma"))
+        place = ("--path", str(self.directory.path), "--host", "127.0.0.1")
+        return (program, "run", *place, "--port", str(self.port))
+
     def start(self, *, wait: bool = True) -> ServedChroma:
-        command = [str(Path(sys.executable).with_name("chroma")), "run"]
-        command += ["--path", str(self.directory.path)]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.directory.path.parent, stdout=log, stderr=log
+                self.command, cwd=self.directory.path.parent, stdout=log, stderr=log
             )
         if wait:
             until(self.answers, seconds=30, what=f"chroma on {self.port} answers")
@@ -184,6 +190,51 @@ class ServedChroma:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+@dataclass(slots=True)
+class ManagedChroma:
+    """A server that runs as its target's policy says: whoever knows the target starts and stops it.
+
+    Its pid file lies in ``$RECOVERY_STATE_DIR`` of whoever does.
+    """
+
+    directory: ChromaDirectory
+    name: str = "chroma"
+    port: int = field(default_factory=free_port)
+
+    @property
+    def served(self) -> ServedChroma:
+        return ServedChroma(self.directory, self.port)
+
+    @property
+    def runtime(self) -> CommandRuntime:
+        return CommandRuntime(
+            kind="command",
+            name=self.name,
+            start=self.served.command,
+            folder=str(self.directory.path.parent),
+            log_file=str(self.served.log),
+        )
+
+    def target(self, **said: Any) -> ChromaTarget:
+        known = {"url": self.served.url, "path": self.directory.path, "runtime": self.runtime}
+        return ChromaTarget(**{**known, "collections": {"docs": COUNT}, **said})
+
+    @property
+    def process(self) -> Process:
+        return manage(self.runtime, Deadline(60).remaining)
+
+    def start(self) -> ManagedChroma:
+        self.process.start()
+        until(self.served.answers, seconds=60, what=f"chroma on {self.port} answers")
+        return self
+
+    def kill(self) -> None:
+        pid = self.process.inspect().pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: not self.process.inspect().running, what="the server is gone")
 
 
 class Gate(BaseHTTPRequestHandler):
@@ -252,6 +303,17 @@ def chroma_server(chroma_directory: ChromaDirectory) -> Iterator[ServedChroma]:
     server = ServedChroma(chroma_directory).start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def managed_chroma(
+    chroma_directory: ChromaDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ManagedChroma]:
+    """A server that runs, with its pid file in this test's own state directory."""
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    managed = ManagedChroma(chroma_directory).start()
+    yield managed
+    managed.kill()
 
 
 @dataclass(frozen=True, slots=True)

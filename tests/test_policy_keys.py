@@ -149,6 +149,8 @@ BEHAVIOUR = {
     "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
     "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
     "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
+    "detection.failures": "test_two_failing_looks_of_three_make_a_failure_and_one_a_suspicion",
+    "detection.of": "test_the_policy_says_how_many_looks_of_how_many",
     "control_plane.host": "test_a_control_redis_of_another_host_is_not_restarted_here",
     "failsafe.enabled": "test_a_guard_is_started_where_the_policy_wants_one",
     "failsafe.after_seconds": "test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while",

@@ -116,6 +116,19 @@ class AuditSection(StrictModel):
     takeover_after: Duration = 7 * 86_400.0
 
 
+class DetectionSection(StrictModel):
+    """How scheduled probes judge: ``failures`` of the last ``of`` looks make a failure."""
+
+    failures: int = Field(default=2, ge=1, le=20)
+    of: int = Field(default=3, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.failures > self.of:
+            raise ValueError("failures must not be more than of")
+        return self
+
+
 class IntegrationSection(StrictModel):
     health_check_integration: bool = True
     health_check_interval_seconds: Duration = 30.0
@@ -209,6 +222,7 @@ class PolicyDocument(StrictModel):
     alerting: AlertingSection = AlertingSection()
     degraded_modes: dict[str, DegradedModeSection] = Field(default_factory=dict)
     audit: AuditSection = AuditSection()
+    detection: DetectionSection = DetectionSection()
     integration: IntegrationSection = IntegrationSection()
     approvals: ApprovalsSection = ApprovalsSection()
     escalation: EscalationSection = EscalationSection()

@@ -15,6 +15,7 @@ from recovery.config.model import (
     ComponentBlock,
     ControlPlaneSection,
     DegradedModeSection,
+    DetectionSection,
     EscalationSection,
     FailsafeSection,
     HttpSection,
@@ -110,6 +111,10 @@ class Policy:
     @property
     def audit(self) -> AuditSection:
         return self.document.audit
+
+    @property
+    def detection(self) -> DetectionSection:
+        return self.document.detection
 
     @property
     def integration(self) -> IntegrationSection:

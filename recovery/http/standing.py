@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from recovery.events import TargetRef
 from recovery.http.models import ComponentReadiness, Readiness, TargetReadiness
+from recovery.observations import Observed
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -28,6 +29,8 @@ class Word(StrEnum):
     WELL = "well"
     UNKNOWN = "unknown"
 
+
+_FAILING = frozenset({Observed.FAILING, Observed.FLAPPING, Observed.HELD})
 
 UNWELL = frozenset({Word.PERSON, Word.REPAIRING, Word.DOWN, Word.COOLING})
 
@@ -87,10 +90,10 @@ def _word(state: TargetState, mode: DegradedMode | None, disabled: Disabled | No
         return Word.REPAIRING
     if state.level >= 3:
         return Word.PERSON
-    if mode is not None:
+    if mode is not None or (state.seen is not None and state.seen.state in _FAILING):
         return Word.DOWN
     if state.level == 2 or state.cooldown_seconds:
         return Word.COOLING
     if disabled is not None:
         return Word.OFF
-    return Word.UNKNOWN
+    return Word.UNKNOWN if state.seen is None else Word.WELL

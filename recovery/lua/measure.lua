@@ -4,7 +4,8 @@
 -- comments below say what each holds
 local targets, scopes, queues = cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 
--- {level, on trial, cooldown ms, attempts in the hour, lease's id, phase and holder, last outcome}
+-- {level, on trial, cooldown ms, attempts in the hour, lease's id, phase and holder, last outcome,
+--  what the last probe found}
 local function state(target)
   local held = redis.call('HMGET', key('target', target), 'level', 'trial')
   local lease = redis.call('HMGET', key('lease', target), 'id', 'phase', 'holder')
@@ -12,6 +13,7 @@ local function state(target)
     held[1], held[2], redis.call('PTTL', key('cooldown', target)),
     redis.call('ZCOUNT', key('attempts', target), now - HOUR, '+inf'),
     lease[1], lease[2], lease[3], redis.call('LINDEX', key('outcomes', target), 0),
+    redis.call('HGETALL', key('observation', target)),
   }
 end
 

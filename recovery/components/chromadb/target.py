@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, NonNegativeInt, SecretStr, field_validator, model_validator
 
 from recovery.credentials import one_of
+from recovery.runtime import Runtime
 from recovery.strategy import Duration, StrictModel, TargetModel
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -31,6 +32,7 @@ class ChromaTarget(TargetModel):
     each with the least number of records that it must hold. The credentials come beside the URL,
     never in it: ``token`` or ``token_file``, sent in the header that ``auth_header`` names.
     ``answer_timeout`` is how long heartbeat and names may take until the server counts as silent.
+    ``runtime`` says how the server's process is stopped and started.
     """
 
     selectors: ClassVar[tuple[str, ...]] = ("path", "url", "host", "port")
@@ -46,6 +48,7 @@ class ChromaTarget(TargetModel):
     collections: dict[str, NonNegativeInt] = Field(default_factory=dict)
     thresholds: ChromaThresholds = ChromaThresholds()
     answer_timeout: Duration = 1.0
+    runtime: Runtime | None = None
 
     @field_validator("url")
     @classmethod
@@ -69,6 +72,12 @@ class ChromaTarget(TargetModel):
     @model_validator(mode="after")
     def _has_one_token(self) -> Self:
         one_of("token", self.token, self.token_file)
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_server_to_run(self) -> Self:
+        if self.runtime is not None and self.server is None:
+            raise ValueError("runtime is for a server: give its url beside the path")
         return self
 
     @property
