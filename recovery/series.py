@@ -133,12 +133,12 @@ def _recoveries(now: Measurement) -> Iterator[Family]:
         "counter",
         "Events that did not become a recovery, by why.",
         ("component", "reason"),
-        dict(counted.refused),
+        _floats(counted.refused),
     )
 
 
 def _targets(now: Measurement) -> Iterator[Family]:
-    cooling = {component: 0 for component in _components(now)}
+    cooling = dict.fromkeys(_components(now), 0)
     for state in now.targets:
         if state.cooldown_seconds:
             cooling[TargetRef.parse(state.target).component] = 1
@@ -188,7 +188,7 @@ def _probes(now: Measurement) -> Iterator[Family]:
         "counter",
         "Probes, by what they found: healthy, or a failure type.",
         ("component", "result"),
-        dict(now.counted.probes),
+        _floats(now.counted.probes),
     )
     yield _of_targets(
         "infra_recovery_probe_healthy",
@@ -281,6 +281,10 @@ def _trail(now: Measurement) -> Iterator[Family]:
         "Age of the oldest audit entry that is in no sealed file yet.",
         {(): now.audit_lag_seconds},
     )
+
+
+def _floats(counted: Mapping[tuple[str, str], int]) -> dict[Labels, float]:
+    return dict(counted.items())
 
 
 def _gauge(name: str, text: str, values: Mapping[Labels, float], *labels: str) -> Family:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -20,7 +21,7 @@ from recovery.errors import (
 )
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI
     from starlette.types import Send
 
 RETRY_SECONDS = 2
@@ -65,33 +66,27 @@ async def refuse(
 
 def install(app: FastAPI) -> None:
     """Have every error answered in our shape; what nobody expected says nothing of itself."""
-    app.add_exception_handler(RecoveryError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
 
+    @app.exception_handler(RecoveryError)
+    async def ours(_: Request, error: RecoveryError) -> JSONResponse:
+        status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
+        headers = {"retry-after": str(RETRY_SECONDS)} if error.transient else None
+        return JSONResponse(body(error.code, error.message, error.facts), status, headers)
 
-def _ours(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RecoveryError)
-    status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
-    headers = {"retry-after": str(RETRY_SECONDS)} if status == 503 else None
-    return JSONResponse(body(error.code, error.message, error.facts), status, headers)
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        """The first problem. The value stays out: a stray one may be a secret."""
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])[:120]
+        text = f"{place}: {problem['msg']}"
+        return JSONResponse(body("invalid_request", text, {"field": place}), 422)
 
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        code = _CODES.get(error.status_code, "error")
+        return JSONResponse(body(code, str(error.detail)), error.status_code, error.headers)
 
-def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """The first problem. The value stays out: a stray one may be a secret."""
-    assert isinstance(error, RequestValidationError)
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])[:120]
-    text = f"{place}: {problem['msg']}"
-    return JSONResponse(body("invalid_request", text, {"field": place}), 422)
-
-
-def _http(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "error")
-    return JSONResponse(body(code, str(error.detail)), error.status_code, error.headers)
-
-
-def _unexpected(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - it may hold a secret
-    return JSONResponse(body("internal_error", "this went wrong here; the log says what"), 500)
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> JSONResponse:
+        text = "something went wrong here; the log says what"
+        return JSONResponse(body("internal_error", text), 500)

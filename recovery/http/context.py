@@ -13,12 +13,14 @@ from recovery.http.access import Caller, Door
 from recovery.measurement import Measurement, measure
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from recovery.config import Environment, Policy
     from recovery.controlplane import ControlPlane
     from recovery.http.settings import Settings
 
 FRESH_SECONDS = 0.5
-"""A measurement this young is given again: whoever asks more often costs the control plane nothing."""
+"""A measurement this young is given again: asking more often costs the control plane nothing."""
 
 
 @dataclass(slots=True)
@@ -27,6 +29,8 @@ class Context:
     policy: Policy
     environment: Environment
     settings: Settings
+    app: Celery | None = None
+    """What sends messages; the process's own where none is given."""
     _last: Measurement | None = field(default=None, init=False)
     _last_at: float = field(default=0.0, init=False)
     _measuring: threading.Lock = field(default_factory=threading.Lock, init=False)

@@ -17,7 +17,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from recovery import series
 from recovery.errors import ControlPlaneUnavailable, SetupError
@@ -75,7 +74,7 @@ def _metric(family: series.Family) -> Metric:
     if family.kind == "histogram":
         spread = HistogramMetricFamily(family.name, family.text, labels=family.labels)
         for labels, found in family.histograms.items():
-            buckets = [(floatToGoString(bound), count) for bound, count in found.buckets]
+            buckets = [(_bound(bound), count) for bound, count in found.buckets]
             spread.add_metric(labels, buckets, found.total)
         return spread
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
@@ -83,3 +82,7 @@ def _metric(family: series.Family) -> Metric:
     for labels, value in family.values.items():
         plain.add_metric(labels, value)
     return plain
+
+
+def _bound(value: float) -> str:
+    return "+Inf" if value == float("inf") else str(value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,16 +29,16 @@ BODY_SECONDS = 10.0
 BURST_SECONDS = 4
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
-FOR_EVERYBODY = frozenset({"/healthz", "/readyz", "/login"})
+FOR_EVERYBODY = frozenset({"/healthz", "/readyz", "/login", "/logout"})
 STATIC = "/static/"
 """Need no token to read. ``/login`` is also written to: by whoever brings one."""
 
+CONTENT_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", CONTENT_POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -135,7 +136,11 @@ class Gate:
             return True
         if request.wants_page:
             await send(
-                {"type": "http.response.start", "status": 303, "headers": [(b"location", b"/login")]}
+                {
+                    "type": "http.response.start",
+                    "status": 303,
+                    "headers": [(b"location", b"/login")],
+                }
             )
             await send({"type": "http.response.body", "body": b""})
         elif caller.may_read and (caller.by_cookie or "authorization" in request.headers):
@@ -236,7 +241,7 @@ def _log(request: _Request) -> None:
         "client": request.client,
         "by": caller.name if isinstance(caller, Caller) else None,
     }
-    if request.is_safe and request.status < 400:
+    if request.is_safe and request.status < HTTPStatus.BAD_REQUEST:
         log.debug("http", **facts)
     else:
         log.info("http", **facts)

@@ -48,6 +48,21 @@ class Readiness(Answer):
     components: dict[str, ComponentReadiness]
 
 
+class Probe(Answer):
+    """What the last probe found, and the judgement over several."""
+
+    state: str
+    since_ms: int
+    healthy: bool
+    failure_type: str | None
+    summary: str
+    figures: dict[str, Any]
+    at_ms: int
+    latency_ms: float
+    depth: str
+    host: str
+
+
 class Target(Answer):
     """One target now. Seconds are what is left of something; None where there is none."""
 
@@ -70,6 +85,7 @@ class Target(Answer):
     unavailable_capabilities: tuple[str, ...]
     disabled_by: str | None
     host: str | None
+    probe: Probe | None
 
 
 class Targets(Answer):

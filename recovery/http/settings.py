@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from recovery.config import Environment, Policy
 
 SHORTEST_TOKEN = 16
-TOKEN_FILE = "http-token"
+HIGHEST_PORT = 65535
+MADE_TOKEN_NAME = "http-token"  # noqa: S105 - the name of a file
 """In the state directory: the token that is made where none is configured."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -85,8 +86,8 @@ def settle(
             f"{address} can be reached from elsewhere and no token is configured: set "
             "RECOVERY_HTTP_TOKEN_FILE or http.token_file, or listen on 127.0.0.1"
         )
-    made = None if token else environment.state_dir / TOKEN_FILE
-    known = token or _make(made or Path(TOKEN_FILE))
+    made = None if token else environment.state_dir / MADE_TOKEN_NAME
+    known = token or _make(environment.state_dir / MADE_TOKEN_NAME)
     _check(known, read_token)
     return Settings(
         host=address,
@@ -128,7 +129,7 @@ def _hosts(
 def _port(text: str | None) -> int | None:
     if not text:
         return None
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    if not text.isdigit() or not 0 < int(text) <= HIGHEST_PORT:
         raise ConfigError(f"RECOVERY_HTTP_PORT: {text[:20]!r} is no port")
     return int(text)
 

@@ -30,6 +30,9 @@ class Word(StrEnum):
     UNKNOWN = "unknown"
 
 
+AUTOMATIC, PERSON_NEEDED = 1, 3
+"""Levels of escalation; between them something has failed and cools down."""
+
 _FAILING = frozenset({Observed.FAILING, Observed.FLAPPING, Observed.HELD})
 
 UNWELL = frozenset({Word.PERSON, Word.REPAIRING, Word.DOWN, Word.COOLING})
@@ -77,9 +80,7 @@ def _component(found: Iterable[Standing]) -> ComponentReadiness:
     return ComponentReadiness(ready=ready, targets=targets)
 
 
-def _standing(
-    state: TargetState, mode: DegradedMode | None, off: dict[str, Disabled]
-) -> Standing:
+def _standing(state: TargetState, mode: DegradedMode | None, off: dict[str, Disabled]) -> Standing:
     ref = TargetRef.parse(state.target)
     disabled = off.get("all") or off.get(ref.component) or off.get(state.target)
     return Standing(ref, _word(state, mode, disabled), state, mode, disabled)
@@ -88,11 +89,11 @@ def _standing(
 def _word(state: TargetState, mode: DegradedMode | None, disabled: Disabled | None) -> Word:
     if state.phase is not None:
         return Word.REPAIRING
-    if state.level >= 3:
+    if state.level >= PERSON_NEEDED:
         return Word.PERSON
     if mode is not None or (state.seen is not None and state.seen.state in _FAILING):
         return Word.DOWN
-    if state.level == 2 or state.cooldown_seconds:
+    if state.level > AUTOMATIC or state.cooldown_seconds:
         return Word.COOLING
     if disabled is not None:
         return Word.OFF
