@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from recovery import degraded, disabling, metrics, registry
+from recovery import disabling, metrics, modes, registry
 from recovery.controlplane import reachable
 from recovery.observations import Observation
 from recovery.strategy import COMPONENTS
@@ -83,7 +83,7 @@ class Measurement:
     now_ms: int
     counted: metrics.Snapshot
     targets: tuple[TargetState, ...]
-    degraded: tuple[degraded.DegradedMode, ...]
+    degraded: tuple[modes.DegradedMode, ...]
     waiting: tuple[Waiting, ...]
     disabled: tuple[disabling.Disabled, ...]
     workers: tuple[registry.Seen, ...]
@@ -113,7 +113,7 @@ def measure(
         json.dumps(scopes),
         json.dumps([] if broker else names),
     )
-    now_ms, counters, modes, pending, audited, states, off, nodes, lengths = answer
+    now_ms, counters, active, pending, audited, states, off, nodes, lengths = answer
     seen = registry.read(map(_as_dict, nodes), now_ms)
     if broker:
         lengths = elsewhere(broker, names)
@@ -121,7 +121,7 @@ def measure(
         now_ms=now_ms,
         counted=metrics.read(_as_dict(counters)),
         targets=tuple(_state(policy, ref, row) for ref, row in zip(refs, states, strict=True)),
-        degraded=degraded.read(policy, _as_dict(modes)),
+        degraded=modes.read(policy, _as_dict(active)),
         waiting=tuple(sorted(_waiting(_as_dict(pending), now_ms), key=lambda one: -one.seconds)),
         disabled=disabling.read(zip(scopes, off, strict=True)),
         workers=seen,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recovery import approvals, audit, degraded, disabling
+from recovery import approvals, audit, disabling, modes
 from recovery.config import Environment
 from recovery.measurement import TargetState, measure
 
@@ -24,7 +24,7 @@ class Overview:
     refused: int
     success_rate: float | None
     targets: tuple[TargetState, ...]
-    degraded: tuple[degraded.DegradedMode, ...]
+    degraded: tuple[modes.DegradedMode, ...]
     pending: tuple[approvals.PendingApproval, ...]
     disabled: tuple[disabling.Disabled, ...]
     recent: tuple[audit.AuditEntry, ...]

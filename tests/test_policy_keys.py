@@ -118,6 +118,12 @@ BEHAVIOUR = {
     f"{SYSTEM}.processes.name": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.cmdline": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    f"{SYSTEM}.processes.worker": "test_a_worker_of_ours_that_takes_nothing_is_hung_and_restarted",
+    f"{SYSTEM}.processes.socket": "test_a_socket_file_has_to_be_listened_on",
+    f"{SYSTEM}.processes.url": "test_a_hung_server_still_accepts_and_is_restarted_as_it_does_not_answer",
+    f"{SYSTEM}.processes.check": "test_what_could_not_be_started_again_is_not_stopped",
+    "recovery.system.strategies.process_restart.stop_grace": "test_one_that_ignores_term_is_killed",
+    "recovery.system.strategies.process_restart.steady": "test_one_that_ends_at_once_is_no_success_and_was_tried_twice",
     f"{SYSTEM}.processes.port": "test_a_process_has_to_accept_connections_on_its_port",
     f"{SYSTEM}.processes.heartbeat_file": "test_a_worker_without_a_sign_of_life_is_hung",
     f"{SYSTEM}.processes.heartbeat_seconds": "test_a_worker_without_a_sign_of_life_is_hung",
@@ -138,6 +144,13 @@ BEHAVIOUR = {
     "alerting.alert_on_recovery": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_cooldown": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
     "alerting.alert_on_degraded_mode": "test_an_alert_that_the_policy_does_not_want_is_not_sent",
+    "alerting.receive.enabled": "test_a_policy_may_want_no_alerts_from_outside",
+    "alerting.receive.rules.match": "test_the_first_rule_that_fits_says_what_an_alert_means",
+    "alerting.receive.rules.component": "test_the_first_rule_that_fits_says_what_an_alert_means",
+    "alerting.receive.rules.target": "test_a_rule_takes_labels_for_its_words",
+    "alerting.receive.rules.failure_type": "test_the_first_rule_that_fits_says_what_an_alert_means",
+    "alerting.receive.repeat_after": "test_an_alert_that_still_fires_after_a_refusal_is_an_event_again",
+    "alerting.receive.max_alerts": "test_a_huge_batch_is_taken_up_to_the_limit_and_says_what_was_left",
     "alerting.severity_mapping": "test_the_severity_of_an_alert_follows_the_policys_mapping",
     "degraded_modes.available_capabilities": "test_capabilities_are_what_the_mode_lists",
     "degraded_modes.unavailable_capabilities": "test_capabilities_are_what_the_mode_lists",
@@ -207,7 +220,9 @@ def keys(annotation: Any, path: str = "") -> Iterator[str]:
 def shortened(key: str) -> str:
     """A key that every component or every strategy has, written once."""
     components = "|".join(COMPONENTS)
-    key = re.sub(r"^(control_plane|recovery\.\w+\.targets)\.runtime\.", f"{RUNTIME}.", key)
+    key = re.sub(
+        r"^(control_plane|recovery\.\w+\.targets(\.processes)?)\.runtime\.", f"{RUNTIME}.", key
+    )
     wide = re.sub(rf"^recovery\.({components})\.strategies\.\w+\.", f"{STRATEGY}.", key)
     wide = re.sub(rf"^recovery\.({components})\.", "recovery.*.", wide)
     return wide if wide in BEHAVIOUR else key

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, Union, cast
 
 from pydantic import Field, SecretStr, create_model, model_validator
 
+from recovery.config.alerting import ReceiveSection
 from recovery.credentials import one_of
 from recovery.events import ALL_ELSE_FAILED
 from recovery.runtime import Runtime
@@ -88,6 +89,7 @@ class AlertingSection(StrictModel):
     alert_on_recovery: bool = True
     alert_on_cooldown: bool = True
     alert_on_degraded_mode: bool = True
+    receive: ReceiveSection = ReceiveSection()
 
 
 class DegradedModeSection(StrictModel):

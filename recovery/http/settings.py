@@ -76,9 +76,9 @@ def settle(
     section = policy.http
     found = os.environ if environ is None else environ
     address = host or found.get("RECOVERY_HTTP_HOST") or section.host
-    token = _read(token_file) if token_file else secret(found, "RECOVERY_HTTP_TOKEN")
+    token = _read(token_file) if token_file else secret("RECOVERY_HTTP_TOKEN", found)
     token = token or _reveal(section.token, section.token_file)
-    read_token = secret(found, "RECOVERY_HTTP_READ_TOKEN")
+    read_token = secret("RECOVERY_HTTP_READ_TOKEN", found)
     read_token = read_token or _reveal(section.read_token, section.read_token_file)
     is_exposed = not is_loopback(address) or bool(section.public_url or section.allowed_hosts)
     if is_exposed and not token:

@@ -13,9 +13,9 @@ from recovery.observations import Observed
 
 if TYPE_CHECKING:
     from recovery.config import Policy
-    from recovery.degraded import DegradedMode
     from recovery.disabling import Disabled
     from recovery.measurement import Measurement, TargetState
+    from recovery.modes import DegradedMode
 
 
 class Word(StrEnum):

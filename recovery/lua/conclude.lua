@@ -6,7 +6,8 @@
 -- degraded mode: {mode, available, unavailable}; '' where the policy describes none. It is joined
 -- as text, because cjson would store an empty list as an object
 -- entry: '' where the policy wants no audit trail
--- token: the lease's fence; '' where no lease is held (dry run, denied, expired), 'stale' where
+-- token: the lease's fence; '' where no lease is held (dry run, denied, expired,
+--        withdrawn), 'stale' where
 -- the lease has run out and its holder is taken for dead, 'adopted' where a host ran it alone
 -- answers {concluded|already|lost, level, audit id}
 local id, target, component, strategy, token, result =
@@ -93,8 +94,8 @@ elseif result == 'failed' then
 elseif result == 'unclaimed' then
   redis.call('ZREM', key('attempts', target), id)
   degrade()
-  level = raise_level(target, 2, 'no worker took the recovery')
-elseif result == 'denied' or result == 'expired' then
+  level = raise_level(target, 2, cjson.decode(outcome).detail)
+elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
 end
