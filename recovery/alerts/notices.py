@@ -147,7 +147,7 @@ def runbook_of(policy: Policy, kind: str, component: str, strategy: str | None) 
 
 def page_of(policy: Policy, approval: str | None = None) -> str | None:
     """The status page, and on it the approval that is waited for."""
-    base = policy.alerting.page_url
+    base = policy.http.public_url
     if base is None:
         return None
     return f"{base.rstrip('/')}/" + (f"#approval-{approval}" if approval else "")

@@ -29,7 +29,8 @@ class Desk:
 
     def turn_to(self, **alerting: Any) -> Policy:
         integration = alerting.pop("integration", {})
-        sections = {"alerting": alerting, "integration": integration}
+        http = {"public_url": "https://recovery.example.org"}
+        sections = {"alerting": alerting, "integration": integration, "http": http}
         self.policy = make_policy(self.folder, {"default": {}, "cache": {}}, sections=sections)
         return self.policy
 

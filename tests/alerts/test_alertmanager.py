@@ -27,7 +27,6 @@ def office(desk: Desk, alertmanager: Monitor) -> Desk:
         channels=["prometheus_alertmanager"],
         integration={"prometheus_alertmanager": alertmanager.url},
         runbook_url="https://docs.example.org/runbooks",
-        page_url="https://recovery.example.org",
         severity_mapping={"critical": "P1"},
     )
     return desk

@@ -284,7 +284,6 @@ def test_a_message_goes_out_by_mail_with_links_to_runbook_and_page(
         channels=["messages"],
         messages={"ops": {"url": mail.url}},
         runbook_url="https://docs.example.org/runbooks/",
-        page_url="https://recovery.example.org",
     )
     desk.tell("approval", strategy="restart_container", id="r-7", target="redis/cache")
 
