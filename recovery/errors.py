@@ -16,6 +16,10 @@ RecoveryError
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── TargetBusy            another repair or snapshot of it is at work on this host (transient)
+    ├── NotCopied             a copy of the target as of one moment cannot be made   (transient)
+    ├── SnapshotDamaged       a snapshot is not what was written, or does not hold what it should
+    ├── NoSnapshot            there is no verified snapshot, or none of that name
     ├── NotConfigured         the policy lacks a key that this remedy needs
     ├── RuntimeUnavailable    Docker, systemd or supervisord does not answer     (transient)
     ├── NoSuchProcess         the runtime knows no such container, unit or program
@@ -143,6 +147,28 @@ class DeadlineExceeded(RemedyError):
 
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class TargetBusy(RemedyError):
+    code = "target_busy"
+    transient = True
+
+
+class NotCopied(RemedyError):
+    code = "not_copied"
+    transient = True
+
+
+class SnapshotDamaged(RemedyError):
+    """``facts``: ``snapshot``, its name."""
+
+    code = "snapshot_damaged"
+
+
+class NoSnapshot(RemedyError):
+    """``facts``: ``snapshots``, the names that there are."""
+
+    code = "no_snapshot"
 
 
 class NotConfigured(RemedyError):
