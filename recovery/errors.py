@@ -10,6 +10,9 @@ RecoveryError
 ├── SetupError                this machine lacks something the command needs
 ├── AuditNotSealed            closed days could not be written to files  (transient)
 ├── AuditDamaged              a file of the audit trail is not as it was written
+├── AlertNotDelivered         a channel for alerts does not take them now        (transient)
+├── AlertRefused              a channel for alerts will never take this one
+├── Unreadable                what is stored was encrypted with a key that is not here
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
@@ -121,6 +124,20 @@ class AuditDamaged(RecoveryError):
     """``facts``: ``file`` and ``finding``, one of ``recovery.audit.Kind``."""
 
     code = "audit_damaged"
+
+
+class AlertNotDelivered(RecoveryError):
+    code = "alert_not_delivered"
+    transient = True
+
+
+class AlertRefused(RecoveryError):
+    code = "alert_refused"
+
+
+class Unreadable(RecoveryError):
+    code = "unreadable"
+    exit_code = 6
 
 
 class RemedyError(RecoveryError):

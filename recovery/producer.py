@@ -5,6 +5,8 @@ A broker that is away, refusing or silent is a ``ControlPlaneUnavailable`` withi
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -30,9 +32,15 @@ MAINTENANCE_QUEUE = "maintenance"
 PULSE_QUEUES = "pulse."
 """What the name of a worker's own queue begins with; its node name follows."""
 
+SENT_MS = "recovery_sent_ms"
+"""Header of a message by which the age of a queue is told; the sender's clock."""
+
 ANSWER_SECONDS = 0.5
 """What a sender grants its broker for an answer. A silent one is waited for
 three times: once in the pool, and twice while a new connection is tried."""
+
+
+_loading = threading.Lock()
 
 
 def trigger(
@@ -195,16 +203,26 @@ def _ask(
 @cache
 def celery_app() -> Celery:
     """An application that can send and nothing else: no task is registered in it."""
-    from celery import Celery
+    # Celery's modules import each other in circles, and it puts another module in its own place
+    # meanwhile: two threads that are the first at once would each find half of it.
+    with _loading:
+        from celery.app.base import Celery
 
-    app = Celery("recovery-producer", set_as_current=False)
-    app.config_from_object("celeryconfig")
-    app.conf.broker_transport_options = {
-        **app.conf.broker_transport_options,
-        "socket_connect_timeout": ANSWER_SECONDS,
-        "socket_timeout": ANSWER_SECONDS,
-    }
-    return app
+        app = Celery("recovery-producer", set_as_current=False)
+        app.config_from_object("celeryconfig")
+        app.conf.broker_transport_options = {
+            **app.conf.broker_transport_options,
+            "socket_connect_timeout": ANSWER_SECONDS,
+            "socket_timeout": ANSWER_SECONDS,
+        }
+        _load_the_rest(app)
+        return app
+
+
+def _load_the_rest(app: Celery) -> None:
+    """What Celery imports when it first sends."""
+    app.amqp.queues  # noqa: B018 - imports by being asked for
+    app.connection_for_write().transport  # noqa: B018
 
 
 def sender(broker_url: str) -> Celery:
@@ -213,8 +231,9 @@ def sender(broker_url: str) -> Celery:
     For a guest in somebody's process: kombu's pools and their limit are one for all of it, and
     stay as they are.
     """
-    from celery import Celery
-    from kombu import pools
+    with _loading:
+        from celery.app.base import Celery
+        from kombu import pools
 
     class Sender(Celery):
         def send_task(self, *args: Any, **options: Any) -> Any:
@@ -245,7 +264,13 @@ def _send(
 ) -> None:
     with _broker_reachable():
         app.send_task(
-            name, kwargs=dict(message), queue=queue, task_id=task_id, ignore_result=True, **options
+            name,
+            kwargs=dict(message),
+            queue=queue,
+            task_id=task_id,
+            ignore_result=True,
+            headers={SENT_MS: int(time.time() * 1000)},
+            **options,
         )
 
 

@@ -28,3 +28,33 @@ def test_a_process_does_not_load_what_it_does_not_need(program: str, unwanted: s
     ).stdout.split()
 
     assert unwanted.isdisjoint(loaded)
+
+
+THREADS = """
+import threading, time
+from recovery import producer
+
+apps = []
+
+def ask():
+    apps.append(producer.celery_app())
+
+threads = [threading.Thread(target=ask) for _ in range(40)]
+for thread in threads:
+    thread.start()
+    time.sleep(0.005)
+for thread in threads: thread.join()
+print(len(apps))
+"""
+
+
+def test_threads_that_are_the_first_to_send_may_do_so_at_once() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", THREADS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (said.stdout.strip(), said.stderr) == ("40", "")

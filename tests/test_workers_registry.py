@@ -52,6 +52,15 @@ def test_a_worker_registers_itself_with_its_queues(stack: Stack, fleet: Fleet) -
     assert (one.worker.active, one.worker.concurrency) == (0, 2)
 
 
+def test_a_worker_is_registered_when_its_processes_are_prepared(stack: Stack, fleet: Fleet) -> None:
+    fleet.start(app="tests.late_app", queues=("redis",), beat=False, wait=False)
+
+    until(lambda: alive(stack), seconds=60, what="it is registered")
+
+    prepared = stack.control.redis.lrange("prepared", 0, -1)
+    assert len(set(prepared)) == 2
+
+
 def test_a_worker_that_ends_takes_its_entry_away(stack: Stack, fleet: Fleet) -> None:
     started = fleet.start(beat=False)
     until(lambda: alive(stack), what="it is registered")

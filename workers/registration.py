@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 import structlog
@@ -19,6 +20,10 @@ from workers import context
 log = structlog.get_logger()
 
 _LAST_WORD_SECONDS = 3.0
+_LONGEST_START_SECONDS = 30.0
+"""After that a worker is registered with the processes that it has: some repair is better."""
+
+_POLL_SECONDS = 0.05
 
 
 class Registration(threading.Thread):
@@ -32,6 +37,7 @@ class Registration(threading.Thread):
         self._ending = threading.Event()
 
     def run(self) -> None:
+        self._await_processes()
         missed = False
         while not self._ending.is_set():
             try:
@@ -50,6 +56,20 @@ class Registration(threading.Thread):
 
     def end(self) -> None:
         self._ending.set()
+
+    def _await_processes(self) -> None:
+        """A pool process is of use when it has prepared itself: read the policy, got in at its
+        targets while they had room. Celery calls a worker ready before that."""
+        deadline = time.monotonic() + _LONGEST_START_SECONDS
+        while not self._has_processes() and time.monotonic() < deadline:
+            if self._ending.wait(_POLL_SECONDS):
+                return
+
+    def _has_processes(self) -> bool:
+        pool = self._consumer.pool
+        # Celery tells nobody of a process that is up; it keeps the pipes of those that are.
+        pipes = getattr(getattr(pool, "_pool", None), "_all_inqueues", None)
+        return pipes is None or len(pipes) >= pool.num_processes
 
     def _entry(self) -> registry.Worker:
         # A copy: the main thread may change what it consumes.

@@ -15,8 +15,10 @@ from recovery.config.model import (
     ComponentBlock,
     ControlPlaneSection,
     DegradedModeSection,
+    DetectionSection,
     EscalationSection,
     FailsafeSection,
+    HttpSection,
     IntegrationSection,
     PolicyDocument,
     Priority,
@@ -116,6 +118,10 @@ class Policy:
         return self.document.audit
 
     @property
+    def detection(self) -> DetectionSection:
+        return self.document.detection
+
+    @property
     def integration(self) -> IntegrationSection:
         return self.document.integration
 
@@ -138,6 +144,10 @@ class Policy:
     @property
     def undo(self) -> UndoSection:
         return self.document.undo
+
+    @property
+    def http(self) -> HttpSection:
+        return self.document.http
 
     @property
     def degraded_modes(self) -> Mapping[str, DegradedModeSection]:
@@ -180,6 +190,16 @@ class Policy:
         """The component's queue, or that of the one host where the target can be repaired."""
         host = self.target(ref).host
         return f"{ref.component}.{host}" if host else ref.component
+
+    def is_here_by_default(self, ref: TargetRef) -> bool:
+        """Whether a target is this host's only because the file says of no host that it is."""
+        written = getattr(self.document.recovery, ref.component).targets.get(ref.name)
+        is_named = written is not None and written.host is not None
+        return ref.name == DEFAULT_TARGET and not is_named and self.target(ref).host is not None
+
+    def targets_of(self, host: str) -> tuple[TargetRef, ...]:
+        """Those that can be repaired on this host alone."""
+        return tuple(ref for ref in self.target_refs() if self.target(ref).host == host)
 
     @cached_property
     def _target_refs(self) -> tuple[TargetRef, ...]:

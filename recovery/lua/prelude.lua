@@ -52,7 +52,7 @@ end
 local function raise_level(target, level, why)
   local held = ms(redis.call('HGET', key('target', target), 'level'))
   if held >= level then return held end
-  redis.call('HSET', key('target', target), 'level', level, 'level_since', now)
+  redis.call('HSET', key('target', target), 'level', level, 'level_since', now, 'level_why', why)
   alert({kind = 'level', target = target, level = level, why = why})
   publish({kind = 'level', target = target, level = level})
   return level
@@ -72,9 +72,11 @@ local function enter_mode(target, mode, id, severity, runs)
 end
 
 local function lease_of(target)
-  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up')
+  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up',
+    'queued')
   if not held[1] then return nil end
-  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5])}
+  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5]),
+    queued = ms(held[6])}
 end
 
 local function hold_lease(target, expires)

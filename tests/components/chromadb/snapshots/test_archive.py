@@ -56,7 +56,7 @@ def unpack(place: Path, manifest: Manifest, into: Path) -> Path:
 
 
 def rewritten(place: Path, change: Change) -> None:
-    """Write the archive anew with other members; each keeps the content of the one it comes from."""
+    """Write the archive anew with other members; each keeps the content that it had."""
     plain = zstandard.ZstdDecompressor().decompressobj().decompress(place.read_bytes())
     with (
         tarfile.open(fileobj=io.BytesIO(plain)) as old,
