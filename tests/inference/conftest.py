@@ -1,4 +1,4 @@
-"""An application that asks a model: a route in the control plane, and both roads as real servers."""
+"""An application that asks a model: its route in the control plane, both roads real servers."""
 
 from __future__ import annotations
 
