@@ -10,6 +10,8 @@ RecoveryError
 ├── SetupError                this machine lacks something the command needs
 ├── AuditNotSealed            closed days could not be written to files  (transient)
 ├── AuditDamaged              a file of the audit trail is not as it was written
+├── AlertNotDelivered         a channel for alerts does not take them now        (transient)
+├── AlertRefused              a channel for alerts will never take this one
 ├── Unreadable                what is stored was encrypted with a key that is not here
 ├── InferenceError            a model was asked and there is no answer
 │   ├── NoRoad                neither the control plane nor the application names a usable road
@@ -123,6 +125,15 @@ class AuditDamaged(RecoveryError):
     """``facts``: ``file`` and ``finding``, one of ``recovery.audit.Kind``."""
 
     code = "audit_damaged"
+
+
+class AlertNotDelivered(RecoveryError):
+    code = "alert_not_delivered"
+    transient = True
+
+
+class AlertRefused(RecoveryError):
+    code = "alert_refused"
 
 
 class Unreadable(RecoveryError):

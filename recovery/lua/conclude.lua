@@ -49,7 +49,7 @@ local function degrade()
 end
 
 local function restore()
-  redis.call('HDEL', state_of_target, 'level', 'level_since')
+  redis.call('HDEL', state_of_target, 'level', 'level_since', 'level_why')
   if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
   level = 1
   if not degraded then return end
