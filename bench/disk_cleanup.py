@@ -102,10 +102,9 @@ def in_a_process(root: Path) -> dict[str, float]:
 
 
 def clean(root: Path) -> dict[str, float]:
-    from tests.journals import MemoryJournal
-
     from recovery.components.system.disk_cleanup import DiskCleanup, disk_cleanup
     from recovery.components.system.target import Band, HostTarget, HostThresholds
+    from tests.journals import MemoryJournal
 
     # Never well, so that all old files go; old by their last change of any kind as well.
     limits = HostThresholds(disk_usage_percent=Band(unhealthy=0.02, healthy=0.01))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recovery.cli import session
+from recovery.cli import serving, session
 from recovery.cli.session import DURATION, reports_errors
 
 if TYPE_CHECKING:
@@ -138,8 +138,10 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
         house.add_worker("dispatch", ["dispatch", *bare_queues()], 1)
         house.add_worker("redis", ["redis", f"redis.{house.environment.host}"], 2)
         house.add_worker("system", ["system", f"system.{house.environment.host}"], 1)
-        house.add_worker("upkeep", _upkeep_queues(house.environment.host), 1, beat=True)
+        # Two, so that a channel that keeps an alert waiting never keeps the maintenance waiting.
+        house.add_worker("upkeep", _upkeep_queues(house.environment.host), 2, beat=True)
         house.add_guard()
+        house.add_http()
         click.echo(f"control plane: {house.environment.shown_control_url}")
         click.echo("up: stop with Ctrl-C or SIGTERM")
         house.run(grace)
@@ -207,6 +209,17 @@ class _House:
 
         if command := guard_command(self.policy):
             self.add(Program(name="guard", command=command))
+
+    def add_http(self) -> None:
+        """The HTTP side, where the policy wants it and what it needs is installed."""
+        from recovery.supervisor import Program
+
+        if not self.policy.http.enabled:
+            return
+        if lacking := serving.missing():
+            click.echo(f"no status page and no API: {serving.REMEDY} ({', '.join(lacking)})")
+            return
+        self.add(Program(name="http", command=serving.command("--loglevel", self._loglevel)))
 
     def run(self, grace: float | None) -> None:
         from recovery.supervisor import Supervisor

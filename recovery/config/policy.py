@@ -18,6 +18,7 @@ from recovery.config.model import (
     DetectionSection,
     EscalationSection,
     FailsafeSection,
+    HttpSection,
     IntegrationSection,
     PolicyDocument,
     Priority,
@@ -138,6 +139,10 @@ class Policy:
     @property
     def undo(self) -> UndoSection:
         return self.document.undo
+
+    @property
+    def http(self) -> HttpSection:
+        return self.document.http
 
     @property
     def degraded_modes(self) -> Mapping[str, DegradedModeSection]:

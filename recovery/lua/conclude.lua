@@ -49,7 +49,7 @@ local function degrade()
 end
 
 local function restore()
-  redis.call('HDEL', state_of_target, 'level', 'level_since')
+  redis.call('HDEL', state_of_target, 'level', 'level_since', 'level_why')
   if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
   level = 1
   if not degraded then return end
@@ -103,15 +103,24 @@ end
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
 redis.call('PEXPIRE', key('attempts', target), HOUR)
 
-local counter = component .. '|' .. strategy
-redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
-if result == 'recovered' or result == 'failed' then
+local function observe(prefix_of_bucket, prefix_of_sum, what, seconds)
   local bucket = '+Inf'
   for bound in string.gmatch(buckets, '[^,]+') do
-    if tonumber(duration) <= tonumber(bound) then bucket = bound break end
+    if tonumber(seconds) <= tonumber(bound) then bucket = bound break end
   end
-  redis.call('HINCRBY', key('counters'), 'bucket|' .. counter .. '|' .. bucket, 1)
-  redis.call('HINCRBYFLOAT', key('counters'), 'seconds|' .. counter, duration)
+  redis.call('HINCRBY', key('counters'), prefix_of_bucket .. '|' .. what .. '|' .. bucket, 1)
+  redis.call('HINCRBYFLOAT', key('counters'), prefix_of_sum .. '|' .. what, seconds)
+end
+
+local counter = component .. '|' .. strategy
+redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
+if result == 'recovered' then
+  -- From the event to the proof, whatever it waited for.
+  local received = ms(redis.call('HGET', record, 'received_ms'))
+  observe('recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
+end
+if result == 'recovered' or result == 'failed' then
+  observe('bucket', 'seconds', counter, duration)
   redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)

@@ -52,7 +52,7 @@ end
 local function raise_level(target, level, why)
   local held = ms(redis.call('HGET', key('target', target), 'level'))
   if held >= level then return held end
-  redis.call('HSET', key('target', target), 'level', level, 'level_since', now)
+  redis.call('HSET', key('target', target), 'level', level, 'level_since', now, 'level_why', why)
   alert({kind = 'level', target = target, level = level, why = why})
   publish({kind = 'level', target = target, level = level})
   return level
