@@ -13,6 +13,11 @@ RecoveryError
 ├── AlertNotDelivered         a channel for alerts does not take them now        (transient)
 ├── AlertRefused              a channel for alerts will never take this one
 ├── Unreadable                what is stored was encrypted with a key that is not here
+├── InferenceError            a model was asked and there is no answer
+│   ├── NoRoad                neither the control plane nor the application names a usable road
+│   ├── RequestRejected       what was asked is refused, and would be by any other road
+│   ├── NoAnswer              no road gave an answer in time                 (transient)
+│   └── StreamBroken          an answer broke off after its beginning was handed out (transient)
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
@@ -138,6 +143,32 @@ class AlertRefused(RecoveryError):
 class Unreadable(RecoveryError):
     code = "unreadable"
     exit_code = 6
+
+
+class InferenceError(RecoveryError):
+    """``facts``: ``failures``, a list of ``{road, kind, detail, status, retry_after, said}``."""
+
+    code = "inference_failed"
+
+
+class NoRoad(InferenceError):
+    code = "no_road"
+    exit_code = 6
+
+
+class RequestRejected(InferenceError):
+    code = "request_rejected"
+    exit_code = 2
+
+
+class NoAnswer(InferenceError):
+    code = "no_answer"
+    transient = True
+
+
+class StreamBroken(InferenceError):
+    code = "stream_broken"
+    transient = True
 
 
 class RemedyError(RecoveryError):
