@@ -37,26 +37,25 @@ elseif state ~= 'awaiting_approval' and not redis.call('HGET', record, 'dry_run'
 end
 
 local level = ms(redis.call('HGET', state_of_target, 'level'))
-local degraded = redis.call('HGET', key('degraded'), target)
 
 local function degrade()
-  if mode == '' or degraded then return end
-  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id) .. '}'
-  redis.call('HSET', key('degraded'), target, held)
-  redis.call('PUBLISH', key('degraded'),
-    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
-  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+  enter_mode(target, mode, id, severity)
+end
+
+local function end_mode()
+  local held = redis.call('HGET', key('degraded'), target)
+  if not held then return end
+  held = cjson.decode(held).mode
+  redis.call('HDEL', key('degraded'), target)
+  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
+  alert({kind = 'degraded_over', target = target, mode = held, id = id})
 end
 
 local function restore()
   redis.call('HDEL', state_of_target, 'level', 'level_since', 'level_why')
   if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
   level = 1
-  if not degraded then return end
-  redis.call('HDEL', key('degraded'), target)
-  local held = cjson.decode(degraded).mode
-  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
-  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+  end_mode()
 end
 
 -- What a host did alone may be older than what is known of the target by now.
@@ -98,6 +97,12 @@ elseif result == 'unclaimed' then
 elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
+end
+
+-- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
+if result ~= 'failed' then
+  local held = redis.call('HGET', key('degraded'), target)
+  if held and cjson.decode(held).while_runs == id then end_mode() end
 end
 
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)

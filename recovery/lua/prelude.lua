@@ -58,6 +58,19 @@ local function raise_level(target, level, why)
   return level
 end
 
+-- A degraded mode is set once and ended where health is proven. `runs`: the recovery with whose end
+-- it ends at the latest; nil where it holds until then.
+local function enter_mode(target, mode, id, severity, runs)
+  if mode == '' or redis.call('HEXISTS', key('degraded'), target) == 1 then return end
+  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id)
+  if runs then held = held .. ',"while_runs":' .. cjson.encode(runs) end
+  held = held .. '}'
+  redis.call('HSET', key('degraded'), target, held)
+  redis.call('PUBLISH', key('degraded'),
+    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
+  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+end
+
 local function lease_of(target)
   local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up',
     'queued')
