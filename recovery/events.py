@@ -62,6 +62,7 @@ class Result(StrEnum):
     DRY_RUN = "dry_run"
     DENIED = "denied"
     EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
     UNCLAIMED = "unclaimed"
     UNDONE = "undone"
     NOT_UNDONE = "not_undone"

@@ -74,8 +74,13 @@ def workers(control: ControlPlane) -> tuple[Seen, ...]:
         for node in sorted(nodes):
             pipe.hgetall(control.key("worker", node))
         stored = pipe.execute()
-    now_ms = seconds * 1000 + micros // 1000
-    return tuple(_seen(found, now_ms) for found in stored if found)
+    return read(stored, seconds * 1000 + micros // 1000)
+
+
+def read(stored: Iterable[dict[str, str]], now_ms: int) -> tuple[Seen, ...]:
+    """Make sense of the workers' hashes."""
+    found = (_seen(one, now_ms) for one in stored if one)
+    return tuple(sorted(found, key=lambda one: one.worker.node))
 
 
 def unconsumed(wanted: Iterable[str], seen: Iterable[Seen]) -> tuple[str, ...]:
@@ -94,6 +99,12 @@ def queues_of(policy: Policy) -> tuple[str, ...]:
 def complaint(control: ControlPlane, queue: str) -> str:
     """What to add to an answer where nobody would take its message; empty where somebody does."""
     return f"no live worker consumes queue {queue}" if unconsumed([queue], workers(control)) else ""
+
+
+def hosts_of(component: str, seen: Iterable[Seen]) -> tuple[str, ...]:
+    """The hosts on which some worker lives that consumes this component's queue of its host."""
+    living = (one.worker for one in seen if one.is_alive)
+    return tuple(sorted({w.host for w in living if f"{component}.{w.host}" in w.queues}))
 
 
 def _seen(stored: dict[str, str], now_ms: int) -> Seen:

@@ -6,3 +6,4 @@ from workers.task import strategy_task
 
 query_retry = strategy_task("chromadb", "query_retry")
 index_rebuild = strategy_task("chromadb", "index_rebuild")
+snapshot_rollback = strategy_task("chromadb", "snapshot_rollback")

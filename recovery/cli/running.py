@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recovery.cli import session
+from recovery.cli import serving, session
 from recovery.cli.session import DURATION, reports_errors
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def worker(
     with ExitStack() as stack:
         house = _House(stack, loglevel, deaf_after)
         chosen = queues.split(",") if queues else host_queues()
+        house.introduce()
         house.add_worker(name, chosen, concurrency, beat=beat)
         house.add_guard()
         house.run(grace)
@@ -137,8 +138,10 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
         house.add_worker("dispatch", ["dispatch", *bare_queues()], 1)
         house.add_worker("redis", ["redis", f"redis.{house.environment.host}"], 2)
         house.add_worker("system", ["system", f"system.{house.environment.host}"], 1)
-        house.add_worker("upkeep", _upkeep_queues(house.environment.host), 1, beat=True)
+        # Two, so that a channel that keeps an alert waiting never keeps the maintenance waiting.
+        house.add_worker("upkeep", _upkeep_queues(house.environment.host), 2, beat=True)
         house.add_guard()
+        house.add_http()
         click.echo(f"control plane: {house.environment.shown_control_url}")
         click.echo("up: stop with Ctrl-C or SIGTERM")
         house.run(grace)
@@ -188,11 +191,35 @@ class _House:
         command = worker_command(node, queues, concurrency, beat=beat, loglevel=self._loglevel)
         self.add(Program(name=name, command=command, watch=pulse))
 
+    def introduce(self) -> None:
+        """Say which targets are this host's own: one that has another name waits for nothing."""
+        from structlog import get_logger
+
+        host, policy, log = self.environment.host, self.policy, get_logger()
+        hosts = sorted(
+            {found for ref in policy.target_refs() if (found := policy.target(ref).host)}
+        )
+        if own := policy.targets_of(host):
+            log.info("this host's own targets", host=host, targets=[str(ref) for ref in own])
+        elif hosts:
+            log.warning("no target of the policy is this host's", host=host, named=hosts)
+
     def add_guard(self) -> None:
         from recovery.supervisor import Program
 
         if command := guard_command(self.policy):
             self.add(Program(name="guard", command=command))
+
+    def add_http(self) -> None:
+        """The HTTP side, where the policy wants it and what it needs is installed."""
+        from recovery.supervisor import Program
+
+        if not self.policy.http.enabled:
+            return
+        if lacking := serving.missing():
+            click.echo(f"no status page and no API: {serving.REMEDY} ({', '.join(lacking)})")
+            return
+        self.add(Program(name="http", command=serving.command("--loglevel", self._loglevel)))
 
     def run(self, grace: float | None) -> None:
         from recovery.supervisor import Supervisor

@@ -44,13 +44,27 @@ def load_policy(path: Path | None = None, environ: Mapping[str, str] | None = No
         problems += _problems(parsed, error)
     if checked is None or problems:
         raise failed(sorted(problems, key=lambda problem: problem.line))
-    return Policy(checked, file, places.host_name(found))
+    policy = Policy(checked, file, places.host_name(found))
+    if contradictions := list(_contradictions(parsed, policy)):
+        raise failed(contradictions)
+    return policy
 
 
 @cache
 def current_policy() -> Policy:
     """The policy of this process, loaded once."""
     return load_policy()
+
+
+def _contradictions(parsed: Document, policy: Policy) -> Iterator[Problem]:
+    """What only shows once the parts of the file are put together."""
+    for ref in policy.target_refs():
+        problem = policy.target(ref).contradiction()
+        if problem is not None:
+            path = ("recovery", ref.component, "targets", ref.name)
+            yield Problem(
+                file=parsed.file, line=parsed.line_of(path), key=as_key(path), problem=problem
+            )
 
 
 def _problems(parsed: Document, error: ValidationError) -> Iterator[Problem]:

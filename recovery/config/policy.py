@@ -15,8 +15,10 @@ from recovery.config.model import (
     ComponentBlock,
     ControlPlaneSection,
     DegradedModeSection,
+    DetectionSection,
     EscalationSection,
     FailsafeSection,
+    HttpSection,
     IntegrationSection,
     PolicyDocument,
     Priority,
@@ -35,6 +37,7 @@ from recovery.strategy import (
 )
 
 DEFAULT_TARGET = "default"
+_SWITCHES = {"chromadb.snapshot_rollback": "integration.chromadb_rollback_enabled"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +67,16 @@ class StrategyPolicy:
     backoff_multiplier: float
     parameters: Parameters
     declaration: Strategy
+    switch: str | None = None
+    """The key of the policy that switches it off, where one does."""
 
     @property
     def obstacle(self) -> str | None:
         """Why this release cannot run it as it is configured; None where it can."""
         if not self.declaration.is_available:
             return f"this release cannot run {self.declaration.full_name}"
+        if self.switch is not None:
+            return f"{self.declaration.full_name}: switched off by {self.switch}"
         lack = self.parameters.lack()
         return None if lack is None else f"{self.declaration.full_name}: {lack}"
 
@@ -111,6 +118,10 @@ class Policy:
         return self.document.audit
 
     @property
+    def detection(self) -> DetectionSection:
+        return self.document.detection
+
+    @property
     def integration(self) -> IntegrationSection:
         return self.document.integration
 
@@ -135,6 +146,10 @@ class Policy:
         return self.document.undo
 
     @property
+    def http(self) -> HttpSection:
+        return self.document.http
+
+    @property
     def degraded_modes(self) -> Mapping[str, DegradedModeSection]:
         return self.document.degraded_modes
 
@@ -144,7 +159,7 @@ class Policy:
         blocks = {name: getattr(self.document.recovery, name) for name in COMPONENTS}
         return MappingProxyType(
             {
-                name: _component(name, block, self.host)
+                name: _component(name, block, self.host, self.document.integration)
                 for name, block in blocks.items()
                 if block is not None
             }
@@ -175,6 +190,16 @@ class Policy:
         """The component's queue, or that of the one host where the target can be repaired."""
         host = self.target(ref).host
         return f"{ref.component}.{host}" if host else ref.component
+
+    def is_here_by_default(self, ref: TargetRef) -> bool:
+        """Whether a target is this host's only because the file says of no host that it is."""
+        written = getattr(self.document.recovery, ref.component).targets.get(ref.name)
+        is_named = written is not None and written.host is not None
+        return ref.name == DEFAULT_TARGET and not is_named and self.target(ref).host is not None
+
+    def targets_of(self, host: str) -> tuple[TargetRef, ...]:
+        """Those that can be repaired on this host alone."""
+        return tuple(ref for ref in self.target_refs() if self.target(ref).host == host)
 
     @cached_property
     def _target_refs(self) -> tuple[TargetRef, ...]:
@@ -252,11 +277,16 @@ class Policy:
         return frozenset(failure.name for failure in find_component(component).failure_types)
 
 
-def _component(name: str, block: ComponentBlock, host: str) -> ComponentPolicy:
-    strategies = tuple(_strategy(name, strategy) for strategy in block.strategies)
+def _component(
+    name: str, block: ComponentBlock, host: str, integration: IntegrationSection
+) -> ComponentPolicy:
+    strategies = tuple(_strategy(name, strategy, integration) for strategy in block.strategies)
     parameters = {strategy.name: strategy.parameters for strategy in strategies}
     written = block.targets or {DEFAULT_TARGET: find_component(name).target()}
-    targets = {key: model.completed(key, host, parameters) for key, model in written.items()}
+    shared = integration.model_dump()
+    targets = {
+        key: model.completed(key, host, parameters, shared) for key, model in written.items()
+    }
     return ComponentPolicy(
         name=name,
         priority=block.priority,
@@ -267,8 +297,11 @@ def _component(name: str, block: ComponentBlock, host: str) -> ComponentPolicy:
     )
 
 
-def _strategy(component: str, block: StrategyBlock) -> StrategyPolicy:
+def _strategy(
+    component: str, block: StrategyBlock, integration: IntegrationSection
+) -> StrategyPolicy:
     declared = find_strategy(component, block.name)
+    switch = _SWITCHES.get(declared.full_name)
     own = {name: getattr(block, name) for name in declared.parameters.model_fields}
     return StrategyPolicy(
         component=component,
@@ -283,4 +316,5 @@ def _strategy(component: str, block: StrategyBlock) -> StrategyPolicy:
         backoff_multiplier=block.backoff_multiplier,
         parameters=declared.parameters.model_construct(**own),
         declaration=declared,
+        switch=switch if switch and not getattr(integration, switch.rpartition(".")[2]) else None,
     )

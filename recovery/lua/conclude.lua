@@ -6,7 +6,8 @@
 -- degraded mode: {mode, available, unavailable}; '' where the policy describes none. It is joined
 -- as text, because cjson would store an empty list as an object
 -- entry: '' where the policy wants no audit trail
--- token: the lease's fence; '' where no lease is held (dry run, denied, expired), 'stale' where
+-- token: the lease's fence; '' where no lease is held (dry run, denied, expired,
+--        withdrawn), 'stale' where
 -- the lease has run out and its holder is taken for dead, 'adopted' where a host ran it alone
 -- answers {concluded|already|lost, level, audit id}
 local id, target, component, strategy, token, result =
@@ -36,26 +37,25 @@ elseif state ~= 'awaiting_approval' and not redis.call('HGET', record, 'dry_run'
 end
 
 local level = ms(redis.call('HGET', state_of_target, 'level'))
-local degraded = redis.call('HGET', key('degraded'), target)
 
 local function degrade()
-  if mode == '' or degraded then return end
-  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id) .. '}'
-  redis.call('HSET', key('degraded'), target, held)
-  redis.call('PUBLISH', key('degraded'),
-    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
-  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+  enter_mode(target, mode, id, severity)
+end
+
+local function end_mode()
+  local held = redis.call('HGET', key('degraded'), target)
+  if not held then return end
+  held = cjson.decode(held).mode
+  redis.call('HDEL', key('degraded'), target)
+  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
+  alert({kind = 'degraded_over', target = target, mode = held, id = id})
 end
 
 local function restore()
-  redis.call('HDEL', state_of_target, 'level', 'level_since')
+  redis.call('HDEL', state_of_target, 'level', 'level_since', 'level_why')
   if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
   level = 1
-  if not degraded then return end
-  redis.call('HDEL', key('degraded'), target)
-  local held = cjson.decode(degraded).mode
-  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
-  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+  end_mode()
 end
 
 -- What a host did alone may be older than what is known of the target by now.
@@ -93,24 +93,39 @@ elseif result == 'failed' then
 elseif result == 'unclaimed' then
   redis.call('ZREM', key('attempts', target), id)
   degrade()
-  level = raise_level(target, 2, 'no worker took the recovery')
-elseif result == 'denied' or result == 'expired' then
+  level = raise_level(target, 2, cjson.decode(outcome).detail)
+elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
+end
+
+-- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
+if result ~= 'failed' then
+  local held = redis.call('HGET', key('degraded'), target)
+  if held and cjson.decode(held).while_runs == id then end_mode() end
 end
 
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
 redis.call('PEXPIRE', key('attempts', target), HOUR)
 
-local counter = component .. '|' .. strategy
-redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
-if result == 'recovered' or result == 'failed' then
+local function observe(prefix_of_bucket, prefix_of_sum, what, seconds)
   local bucket = '+Inf'
   for bound in string.gmatch(buckets, '[^,]+') do
-    if tonumber(duration) <= tonumber(bound) then bucket = bound break end
+    if tonumber(seconds) <= tonumber(bound) then bucket = bound break end
   end
-  redis.call('HINCRBY', key('counters'), 'bucket|' .. counter .. '|' .. bucket, 1)
-  redis.call('HINCRBYFLOAT', key('counters'), 'seconds|' .. counter, duration)
+  redis.call('HINCRBY', key('counters'), prefix_of_bucket .. '|' .. what .. '|' .. bucket, 1)
+  redis.call('HINCRBYFLOAT', key('counters'), prefix_of_sum .. '|' .. what, seconds)
+end
+
+local counter = component .. '|' .. strategy
+redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
+if result == 'recovered' then
+  -- From the event to the proof, whatever it waited for.
+  local received = ms(redis.call('HGET', record, 'received_ms'))
+  observe('recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
+end
+if result == 'recovered' or result == 'failed' then
+  observe('bucket', 'seconds', counter, duration)
   redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)

@@ -52,16 +52,31 @@ end
 local function raise_level(target, level, why)
   local held = ms(redis.call('HGET', key('target', target), 'level'))
   if held >= level then return held end
-  redis.call('HSET', key('target', target), 'level', level, 'level_since', now)
+  redis.call('HSET', key('target', target), 'level', level, 'level_since', now, 'level_why', why)
   alert({kind = 'level', target = target, level = level, why = why})
   publish({kind = 'level', target = target, level = level})
   return level
 end
 
+-- A degraded mode is set once and ended where health is proven. `runs`: the recovery with whose end
+-- it ends at the latest; nil where it holds until then.
+local function enter_mode(target, mode, id, severity, runs)
+  if mode == '' or redis.call('HEXISTS', key('degraded'), target) == 1 then return end
+  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id)
+  if runs then held = held .. ',"while_runs":' .. cjson.encode(runs) end
+  held = held .. '}'
+  redis.call('HSET', key('degraded'), target, held)
+  redis.call('PUBLISH', key('degraded'),
+    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
+  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+end
+
 local function lease_of(target)
-  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up')
+  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up',
+    'queued')
   if not held[1] then return nil end
-  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5])}
+  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5]),
+    queued = ms(held[6])}
 end
 
 local function hold_lease(target, expires)

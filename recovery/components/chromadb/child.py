@@ -25,11 +25,17 @@ AMPLE_SECONDS = 10.0
 
 
 def inspect(
-    target: ChromaTarget, path: Path, budget: Budget, *, judges_files: bool = True
+    target: ChromaTarget,
+    path: Path,
+    budget: Budget,
+    *,
+    judges_files: bool = True,
+    opens: bool = True,
 ) -> Examined:
     """Have a child look at a directory. Raises ``RemedyError`` where the child cannot do its work.
 
-    ``judges_files`` false: show Chroma a copy whatever its index files look like.
+    ``judges_files`` false: show Chroma a copy whatever its index files look like. ``opens`` false:
+    judge the files alone, which costs no import of Chroma.
     """
     with view.private_folder() as private:
         order = Order(
@@ -42,6 +48,7 @@ def inspect(
             latency_ms=target.thresholds.latency_ms,
             collections=target.collections,
             judges_files=judges_files,
+            opens=opens,
         )
         return run(COMMAND, order, budget)
 

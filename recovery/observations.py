@@ -1,0 +1,177 @@
+"""What the last probes of each target found: written by one script, read by whoever shows it.
+
+Judges how sure a failure is and remembers; sends no event and probes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+from recovery.controlplane import reachable
+from recovery.events import Figures, ProbeReport, TargetRef
+
+if TYPE_CHECKING:
+    from recovery.config import Policy
+    from recovery.controlplane import ControlPlane
+
+POINTS = 120
+"""How many probes of a target are remembered: ten minutes of light ones by default."""
+
+LIFE_SECONDS = 3600.0
+"""How long the last observation is kept; a target that left the policy vanishes after it."""
+
+
+class Depth(StrEnum):
+    """A light probe costs milliseconds; a deep one looks at everything that it can."""
+
+    LIGHT = "light"
+    DEEP = "deep"
+
+
+class Observed(StrEnum):
+    """What is known of a target.
+
+    ``suspect``: the last probe failed, too few did to be sure. ``held``: it fails, and is left
+    alone because something else is the cause or too much fails at once.
+    """
+
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    FAILING = "failing"
+    FLAPPING = "flapping"
+    HELD = "held"
+
+
+class Follow(StrEnum):
+    """What a look asks for: another one soon, or to act on a change."""
+
+    NOTHING = ""
+    AGAIN = "again"
+    FAILED = "failed"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A target as it was last seen. ``healthy`` is the last probe's own word, ``state`` the
+    judgement over several; ``failure_type`` is None where the state is healthy."""
+
+    target: TargetRef
+    state: Observed
+    since_ms: int
+    healthy: bool
+    failure_type: str | None
+    summary: str
+    figures: Figures = field(default_factory=dict)
+    at_ms: int
+    latency_ms: float
+    depth: Depth
+    host: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "target": str(self.target)}
+
+    @classmethod
+    def from_hash(cls, target: TargetRef, stored: Mapping[str, str]) -> Self:
+        return cls(
+            target=target,
+            state=Observed(stored["state"]),
+            since_ms=int(stored["since_ms"]),
+            healthy=stored["healthy"] == "1",
+            failure_type=stored.get("failure_type") or None,
+            summary=stored.get("summary", ""),
+            figures=json.loads(stored.get("figures", "{}")),
+            at_ms=int(stored["at_ms"]),
+            latency_ms=float(stored["latency_ms"]),
+            depth=Depth(stored["depth"]),
+            host=stored["host"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One probe in a target's history."""
+
+    at_ms: int
+    latency_ms: float
+    healthy: bool
+    failure_type: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the script made of one report."""
+
+    state: Observed
+    follow: Follow
+
+
+def record(
+    control: ControlPlane,
+    policy: Policy,
+    target: TargetRef,
+    report: ProbeReport,
+    *,
+    latency_ms: float,
+    depth: Depth = Depth.LIGHT,
+    proven: bool = False,
+) -> Judgement:
+    """Write down one report; raises ``ControlPlaneUnavailable``.
+
+    ``proven``: it is the probe with which a recovery ended, whose healthy word ends a failure.
+    """
+    looks = policy.detection
+    state, follow = control.run(
+        "observe",
+        str(target),
+        target.component,
+        depth.value,
+        policy.host,
+        int(report.healthy),
+        report.failure_type or "",
+        report.summary,
+        json.dumps(dict(report.figures), separators=(",", ":")),
+        round(latency_ms, 3),
+        int(proven),
+        f"{looks.failures} {looks.of} {LIFE_SECONDS * 1000:.0f} {POINTS}",
+    )
+    return Judgement(state=Observed(state), follow=Follow(follow))
+
+
+def latest(control: ControlPlane) -> dict[TargetRef, Observation]:
+    """The last observation of every target that was probed within the hour, by target.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
+    with reachable():
+        names = sorted(control.redis.zrange(control.key("observed"), 0, -1))
+        pipe = control.redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(control.key("observation", name))
+        stored = pipe.execute() if names else []
+    found = zip((TargetRef.parse(name) for name in names), stored, strict=True)
+    return {target: Observation.from_hash(target, held) for target, held in found if held}
+
+
+def history(control: ControlPlane, target: TargetRef) -> tuple[Point, ...]:
+    """The last probes of a target, oldest first; raises ``ControlPlaneUnavailable``."""
+    with reachable():
+        stored = control.redis.lrange(control.key("observations", target), 0, -1)
+    return tuple(_point(json.loads(text)) for text in reversed(stored))
+
+
+def _point(stored: list[Any]) -> Point:
+    at_ms, latency_ms, healthy, failure_type = stored
+    return Point(
+        at_ms=int(at_ms),
+        latency_ms=float(latency_ms),
+        healthy=healthy,
+        failure_type=failure_type or None,
+    )
