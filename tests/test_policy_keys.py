@@ -183,12 +183,12 @@ BEHAVIOUR = {
     "http.trusted_proxies": "test_only_a_trusted_proxy_says_whose_request_it_is",
     "http.max_body_kb": "test_a_body_that_is_too_large_is_refused_however_it_comes",
     "http.requests_per_second": "test_whoever_asks_too_often_is_told_to_wait_and_others_are_not",
+    "http.max_streams": "test_streams_have_a_limit_and_are_given_back",
     "http.metrics_textfile": "test_a_text_file_is_written_again_at_every_interval",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
 }
 
 WAITING = {
-    "http.max_streams": "the status page",
     "alerting.channels": "delivery to Alertmanager",
     "integration.prometheus_alertmanager": "delivery to Alertmanager",
     "integration.alert_on_recovery": "delivery to Alertmanager",
