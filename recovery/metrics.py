@@ -51,13 +51,32 @@ class StrategyFigures:
         return None
 
 
+@dataclass(slots=True, kw_only=True)
+class Durations:
+    """How long something took, in seconds; buckets are not cumulative."""
+
+    seconds: float = 0.0
+    buckets: Counter[float] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets.values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Every counter at one moment. ``probes``: by component, and healthy or failure type."""
+    """Every counter at one moment.
+
+    ``probes``: looks by component, and healthy or failure type. ``detected``: from the last look
+    that found a target healthy until it counted as failing; ``restored``: from the first look that
+    found it failing until it was healthy again; both by component.
+    """
 
     strategies: tuple[StrategyFigures, ...]
     refused: Mapping[tuple[str, str], int]
     probes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    detected: Mapping[str, Durations] = field(default_factory=dict)
+    restored: Mapping[str, Durations] = field(default_factory=dict)
 
     @property
     def recovered(self) -> int:
@@ -84,17 +103,34 @@ def read(stored: Mapping[str, str]) -> Snapshot:
     """Make sense of the counters' hash: its fields are words joined by ``|``."""
     by_strategy: dict[tuple[str, str], StrategyFigures] = {}
     counts: dict[str, dict[tuple[str, str], int]] = {"refused": {}, "probe": {}}
+    times: dict[str, dict[str, Durations]] = {"detect": {}, "recover": {}}
     for name, value in stored.items():
         kind, component, rest, *more = name.split("|")
         if kind in counts:
             counts[kind][component, rest] = int(value)
+            continue
+        if kind in times:
+            _add_time(times[kind].setdefault(component, Durations()), [rest, *more], value)
             continue
         figures = by_strategy.setdefault(
             (component, rest), StrategyFigures(component=component, strategy=rest)
         )
         _add(figures, kind, more, value)
     ordered = tuple(by_strategy[name] for name in sorted(by_strategy))
-    return Snapshot(strategies=ordered, refused=counts["refused"], probes=counts["probe"])
+    return Snapshot(
+        strategies=ordered,
+        refused=counts["refused"],
+        probes=counts["probe"],
+        detected=times["detect"],
+        restored=times["recover"],
+    )
+
+
+def _add_time(durations: Durations, what: list[str], value: str) -> None:
+    if what[0] == "seconds":
+        durations.seconds = float(value)
+    else:
+        durations.buckets[float(what[1])] = int(value)
 
 
 def _add(figures: StrategyFigures, kind: str, more: list[Any], value: str) -> None:

@@ -48,15 +48,10 @@ local function degrade()
   alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
 end
 
-local function restore()
-  redis.call('HDEL', state_of_target, 'level', 'level_since')
-  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
+local function mend()
+  restore(target, id, level, degraded)
   level = 1
-  if not degraded then return end
-  redis.call('HDEL', key('degraded'), target)
-  local held = cjson.decode(degraded).mode
-  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
-  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+  redis.call('ZREM', key('failing'), target)
 end
 
 -- What a host did alone may be older than what is known of the target by now.
@@ -70,10 +65,10 @@ elseif result == 'recovered' then
   if redis.call('HEXISTS', state_of_target, 'trial') == 1 then
     redis.call('HSET', state_of_target, 'healthy_from', now)
   end
-  restore()
+  mend()
 elseif result == 'not_needed' then
   redis.call('ZREM', key('attempts', target), id)
-  restore()
+  mend()
 elseif result == 'failed' then
   redis.call('ZADD', key('failures', target), happened, id)
   redis.call('ZREMRANGEBYSCORE', key('failures', target), '-inf', now - HOUR)
@@ -83,6 +78,7 @@ elseif result == 'failed' then
   redis.call('HSET', state_of_target, 'trial', 1)
   redis.call('HDEL', state_of_target, 'healthy_from')
   degrade()
+  note_failing(target, now + cooldown)
   local failures = failures_in_hour(target)
   if is_final then
     level = raise_level(target, 3, strategy .. ' is the last resort, and it failed')
@@ -100,6 +96,12 @@ elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
 end
 
+-- What is observed from now on may ask for the next one; not at once where a person said no.
+local seen = key('observation', target)
+redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
+if result == 'denied' and redis.call('EXISTS', seen) == 1 then
+  redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
+end
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
 redis.call('PEXPIRE', key('attempts', target), HOUR)
 

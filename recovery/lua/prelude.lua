@@ -6,6 +6,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local HOUR = 3600000
 local DECISION_TTL = 60
+-- When to ask again after a refusal that names no time, or one that a person may take back.
+local UNHELPED = 60000
 
 local function key(kind, name)
   if name then return prefix .. kind .. ':' .. name end
@@ -58,6 +60,52 @@ local function raise_level(target, level, why)
   return level
 end
 
+-- Health is proven: no person is needed, and applications may use everything again.
+-- degraded: what is stored of the target's degraded mode
+local function restore(target, id, level, degraded)
+  redis.call('HDEL', key('target', target), 'level', 'level_since')
+  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
+  if not degraded then return end
+  redis.call('HDEL', key('degraded'), target)
+  local held = cjson.decode(degraded).mode
+  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
+  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+end
+
+-- Who is known to fail, and until when that is believed without another word of it.
+local function note_failing(target, until_ms)
+  redis.call('ZADD', key('failing'), 'GT', until_ms, target)
+end
+
+-- Too many at once: one call for a person, and the gate is shut for all but foundations until it
+-- has been calm for a while.
+-- size: how many are a storm, 0 where none can be; answers whether there is one
+local function judge_storm(size, calm)
+  if size > 0 then
+    local failing = redis.call('ZCOUNT', key('failing'), '(' .. now, '+inf')
+    if failing >= size then
+      redis.call('SET', key('storm'), failing, 'PX', calm)
+      if redis.call('SETNX', key('storm:since'), now) == 1 then
+        local named = redis.call('ZRANGEBYSCORE', key('failing'), '(' .. now, '+inf', 'LIMIT', 0, 10)
+        local text = failing .. ' targets fail at once, among them ' .. table.concat(named, ', ')
+        alert({kind = 'storm', target = 'all', failing = failing, why = text})
+        audit(cjson.encode({target = 'all', result = 'storm', detail = text}))
+        publish({kind = 'storm', active = true})
+      end
+      return true
+    end
+  end
+  if redis.call('EXISTS', key('storm')) == 1 then return true end
+  local since = redis.call('GET', key('storm:since'))
+  if since then
+    redis.call('DEL', key('storm:since'))
+    alert({kind = 'storm_over', target = 'all', seconds = (now - ms(since)) / 1000})
+    audit(cjson.encode({target = 'all', result = 'storm_over', seconds = (now - ms(since)) / 1000}))
+    publish({kind = 'storm', active = false})
+  end
+  return false
+end
+
 local function lease_of(target)
   local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up')
   if not held[1] then return nil end
@@ -88,4 +136,10 @@ local function note_refusal(id, target, component, strategy, reason, retry_after
     detail = detail}
   if retry_after > 0 then answer.retry_after = retry_after / 1000 end
   redis.call('SET', key('decision', id), cjson.encode(answer), 'EX', DECISION_TTL)
+  -- Scheduled probes ask again when it may help, not with each look.
+  local seen = key('observation', target)
+  if redis.call('EXISTS', seen) == 1 then
+    local pause = retry_after > 0 and reason ~= 'disabled' and retry_after or UNHELPED
+    redis.call('HSET', seen, 'retry_ms', now + pause, 'refused', reason, 'refused_why', detail)
+  end
 end
