@@ -42,7 +42,7 @@ class Environment:
         """What is given wins over its variable. Raises ``ConfigError`` where one cannot be used."""
         found = os.environ if environ is None else environ
         url = redis_url or found.get("RECOVERY_REDIS_URL") or None
-        password = _secret(found, "RECOVERY_REDIS_PASSWORD")
+        password = secret("RECOVERY_REDIS_PASSWORD", found)
         if url and password:
             url = _with_password(url, password)
         return cls(
@@ -97,7 +97,12 @@ def is_client_off(environ: Mapping[str, str] | None = None) -> bool:
     return found.get("RECOVERY_CLIENT", "").strip().lower() in _OFF
 
 
-def _secret(found: Mapping[str, str], name: str) -> str | None:
+def secret(name: str, environ: Mapping[str, str] | None = None) -> str | None:
+    """A secret's variable, or the content of the file that ``<name>_FILE`` names.
+
+    Raises ``ConfigError`` where the file cannot be read, or both are set.
+    """
+    found = os.environ if environ is None else environ
     direct, file = found.get(name), found.get(f"{name}_FILE")
     if direct and file:
         raise ConfigError(f"set {name} or {name}_FILE, not both")

@@ -10,6 +10,7 @@ RecoveryError
 ├── SetupError                this machine lacks something the command needs
 ├── AuditNotSealed            closed days could not be written to files  (transient)
 ├── AuditDamaged              a file of the audit trail is not as it was written
+├── Unreadable                what is stored was encrypted with a key that is not here
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
@@ -117,6 +118,11 @@ class AuditDamaged(RecoveryError):
     """``facts``: ``file`` and ``finding``, one of ``recovery.audit.Kind``."""
 
     code = "audit_damaged"
+
+
+class Unreadable(RecoveryError):
+    code = "unreadable"
+    exit_code = 6
 
 
 class RemedyError(RecoveryError):

@@ -14,4 +14,6 @@ pytest_plugins = [
     "tests.stack",
     "tests.containers",
     "tests.chroma",
+    "tests.upstreams",
+    "tests.openwebui",
 ]

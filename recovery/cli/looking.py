@@ -284,4 +284,18 @@ def schema() -> None:
     session.show(json_schema())
 
 
+@config.command(name="secret-key")
+@reports_errors
+def secret_key() -> None:
+    """Print a new key for RECOVERY_SECRET_KEY, which encrypts tokens at rest.
+
+    \b
+    Example:
+      recovery config secret-key > /etc/recovery/secret.key
+    """
+    from recovery import encryption
+
+    click.echo(encryption.new_key())
+
+
 COMMANDS = (status, history, metrics, workers, config)

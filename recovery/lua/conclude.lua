@@ -90,7 +90,7 @@ elseif result == 'failed' then
 elseif result == 'unclaimed' then
   redis.call('ZREM', key('attempts', target), id)
   degrade()
-  level = raise_level(target, 2, 'no worker took the recovery')
+  level = raise_level(target, 2, cjson.decode(outcome).detail)
 elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)

@@ -107,9 +107,11 @@ local function judge_storm(size, calm)
 end
 
 local function lease_of(target)
-  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up')
+  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up',
+    'queued')
   if not held[1] then return nil end
-  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5])}
+  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5]),
+    queued = ms(held[6])}
 end
 
 local function hold_lease(target, expires)

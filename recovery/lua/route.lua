@@ -1,0 +1,55 @@
+-- Merge changes into the route of a target, store it and publish it, all or nothing.
+-- ARGV: prefix, target, changes (JSON object), recovery id, lease's fence, generation
+-- fence: '' where no lease is asked for; generation: '' where any will do
+-- answers {'changed'|'same', route}, {'lost', ''} or {'changed_meanwhile', route}
+local target, changes, id, fence, generation = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+if fence ~= '' then
+  local lease = lease_of(target)
+  if not lease or lease.token ~= fence then return {'lost', ''} end
+end
+
+local stored = redis.call('HGET', key('routes'), target)
+-- One that somebody damaged is made anew.
+local readable, route = pcall(cjson.decode, stored or '{}')
+if not readable or type(route) ~= 'table' then route, stored = {}, false end
+local held = ms(route.generation)
+if generation ~= '' and held ~= ms(generation) then return {'changed_meanwhile', stored or ''} end
+
+-- Tables are compared by what they say: the order of their fields is nobody's.
+local function differs(one, other)
+  if type(one) ~= 'table' or type(other) ~= 'table' then return one ~= other end
+  for field, value in pairs(one) do
+    if differs(value, other[field]) then return true end
+  end
+  for field in pairs(other) do
+    if one[field] == nil then return true end
+  end
+  return false
+end
+
+local road, model = route.road, route.model
+local is_same = stored
+for name, value in pairs(cjson.decode(changes)) do
+  if differs(value, route[name]) then is_same = false end
+  route[name] = value
+end
+if is_same then return {'same', stored} end
+
+route.target, route.generation = target, held + 1
+if route.road ~= road or route.model ~= model or not route.since then
+  route.since = now
+  route.recovery_id = id ~= '' and id or cjson.null
+  if road and (route.road ~= road or route.model ~= model) then
+    local shown = route.model
+    if shown == cjson.null then shown = nil end
+    alert({kind = 'route', target = target, road = route.road, model = shown, id = id})
+  end
+end
+for _, name in ipairs({'model', 'primary_model', 'token', 'token_kind', 'token_expires', 'direct', 'recovery_id'}) do
+  if route[name] == nil then route[name] = cjson.null end
+end
+local text = cjson.encode(route)
+redis.call('HSET', key('routes'), target, text)
+redis.call('PUBLISH', key('routes'), text)
+return {'changed', text}
