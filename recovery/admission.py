@@ -99,8 +99,9 @@ def _numbers(policy: Policy, limits: Limits) -> str:
 
 def _surroundings(policy: Policy, event: FailureEvent) -> str:
     """What the rest of the stack says of the target: storm, foundations, and what it stands on."""
+    roots = " ".join(map(str, policy.roots(event.target)))
     believed = BELIEVED_SECONDS if event.source in _OTHER_DETECTORS else 0
     return (
         f"{policy.storm_size} {policy.detection.storm.calm * 1000:.0f} {believed * 1000:.0f}"
-        f" {int(event.target in policy.foundations)} {' '.join(map(str, policy.roots(event.target)))}"
+        f" {int(event.target in policy.foundations)} {roots}"
     )

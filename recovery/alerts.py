@@ -33,6 +33,16 @@ def to_log(alert: Mapping[str, Any]) -> None:
     log.warning("alert", kind=alert["kind"], **facts)
 
 
+def tell(
+    control: ControlPlane, alert: Mapping[str, Any], *, matter: str, quiet_seconds: int
+) -> None:
+    """Put an alert into the outbox, unless the same matter was told within ``quiet_seconds``.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
+    control.run("tell", json.dumps(alert), matter, quiet_seconds)
+
+
 def is_wanted(policy: Policy, alert: Mapping[str, Any]) -> bool:
     """Whether the policy's ``alert_on_*`` keys ask for this kind; a call for a person always is."""
     alerting = policy.alerting

@@ -16,6 +16,7 @@ RecoveryError
     ├── TargetRefused         the target answers, and says no: credentials, permissions
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
+    ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
     ├── NotConfigured         the policy lacks a key that this remedy needs
     ├── RuntimeUnavailable    Docker, systemd or supervisord does not answer     (transient)
@@ -145,6 +146,10 @@ class StillUnhealthy(RemedyError):
 
 class DeadlineExceeded(RemedyError):
     code = "deadline_exceeded"
+
+
+class NotConfirmed(RemedyError):
+    code = "not_confirmed"
 
 
 class NothingKept(RemedyError):

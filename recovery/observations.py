@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +15,8 @@ from uuid import uuid4
 
 from recovery.conclusion import DURATION_BUCKETS
 from recovery.controlplane import reachable
-from recovery.events import Figures, ProbeReport, TargetRef
+from recovery.errors import ControlPlaneUnavailable
+from recovery.events import Figures, Outcome, ProbeReport, Result, TargetRef
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -32,6 +34,10 @@ EVENT_SECONDS = 600.0
 
 BELIEVED_SECONDS = 30.0
 """How long a target counts as failing without another look, at least; three intervals else."""
+
+
+RECENT_SECONDS = 15.0
+"""How old a look may be that is to confirm what another one finds now."""
 
 
 class Depth(StrEnum):
@@ -192,6 +198,53 @@ def latest(control: ControlPlane) -> dict[TargetRef, Observation]:
         stored = pipe.execute() if names else []
     found = zip((TargetRef.parse(name) for name in names), stored, strict=True)
     return {target: Observation.from_hash(target, held) for target, held in found if held}
+
+
+def note_outcome(
+    control: ControlPlane, policy: Policy, target: TargetRef, outcome: Outcome
+) -> None:
+    """The probe with which a recovery ended is a look, too; the next scheduled one may be far.
+
+    Never raises: a control plane that is away only has it found out later.
+    """
+    report = outcome.after or outcome.before
+    if report is None or policy.probing(target) is None:
+        return
+    is_proof = outcome.result in (Result.RECOVERED, Result.NOT_NEEDED)
+    latency = latency_of(report, 0.0)
+    with suppress(ControlPlaneUnavailable):
+        record(
+            control,
+            policy,
+            target,
+            report,
+            latency_ms=latency,
+            depth=Depth.DEEP,
+            proven=is_proof,
+        )
+
+
+def latency_of(report: ProbeReport, otherwise: float) -> float:
+    """The latency in milliseconds that a probe measured of its target, where it did."""
+    told = report.figures.get("latency_ms")
+    return float(told) if isinstance(told, int | float) else otherwise
+
+
+def is_seen_failing(control: ControlPlane, target: TargetRef) -> bool:
+    """Whether scheduled probes hold a target for failing, by a look of the last seconds.
+
+    False where the control plane cannot tell.
+    """
+    try:
+        with reachable():
+            pipe = control.redis.pipeline(transaction=False)
+            pipe.time()
+            pipe.hmget(control.key("observation", target), "phase", "at_ms")
+            (seconds, _), (phase, at_ms) = pipe.execute()
+    except ControlPlaneUnavailable:
+        return False
+    is_recent = int(seconds) - int(at_ms or 0) / 1000 <= RECENT_SECONDS
+    return is_recent and str(phase) == Observed.FAILING
 
 
 def history(control: ControlPlane, target: TargetRef) -> tuple[Point, ...]:

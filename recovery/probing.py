@@ -18,7 +18,7 @@ from recovery import observations
 from recovery.controlplane import reachable
 from recovery.events import ProbeReport, TargetRef
 from recovery.observations import Depth, Follow, Judgement
-from recovery.strategy import find_light_probe, find_probe
+from recovery.strategy import find_component, find_light_probe, find_probe
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -113,12 +113,15 @@ def look(
     control: ControlPlane,
     policy: Policy,
     one: Look,
+    *,
     pause: Callable[[float], object] = time.sleep,
+    is_over: Callable[[], bool] = lambda: False,
     suspected: Callable[[TargetRef], object] = lambda _: None,
 ) -> Finding:
     """Probe until it is sure whether the target fails; raises ``ControlPlaneUnavailable``.
 
-    ``pause`` waits between two probes; ``suspected`` is told of a first failing one.
+    ``pause`` waits between two probes, unless it ``is_over``; ``suspected`` is told of a failing
+    one that is not believed yet.
     """
     while True:
         report, latency_ms = probe(policy, one.target, one.depth)
@@ -132,7 +135,7 @@ def look(
             depth=one.depth,
             wants_event=wants_event,
         )
-        if judged.follow is not Follow.AGAIN:
+        if judged.follow is not Follow.AGAIN or is_over():
             return Finding(look=one, report=report, latency_ms=latency_ms, judgement=judged)
         suspected(one.target)
         pause(policy.detection.confirm_after)
@@ -145,7 +148,7 @@ def probe(policy: Policy, ref: TargetRef, depth: Depth) -> tuple[ProbeReport, fl
     ask = find(ref.component)
     began = time.perf_counter()
     try:
-        report = ask(policy.target(ref), _timeout(policy, ref, settings))
+        report = ask(policy.target(ref), _timeout(ref, settings))
     except Exception as error:
         # What cannot be probed is not healthy; and what is wrong here is no failure of the target.
         log.exception("probe crashed", target=str(ref))
@@ -153,8 +156,7 @@ def probe(policy: Policy, ref: TargetRef, depth: Depth) -> tuple[ProbeReport, fl
             healthy=False, failure_type="probe_crashed", summary=type(error).__name__
         )
     took = (time.perf_counter() - began) * 1000
-    told = report.figures.get("latency_ms")
-    return report, float(told) if isinstance(told, int | float) else took
+    return report, observations.latency_of(report, took)
 
 
 def _on(policy: Policy, queue: str) -> list[tuple[TargetRef, Probing]]:
@@ -173,12 +175,10 @@ def _arguments(policy: Policy, one: Look) -> tuple[str | int, ...]:
     settings = policy.probing(one.target)
     confirm = policy.detection.confirm_after
     probes = settings.failures if settings else 1
-    longest = (_timeout(policy, one.target, settings) + confirm) * probes + MARGIN_SECONDS
+    longest = (_timeout(one.target, settings) + confirm) * probes + MARGIN_SECONDS
     times = (phase, following, longest)
     return (str(one.target), one.depth.value, *(int(seconds * 1000) for seconds in times))
 
 
-def _timeout(policy: Policy, ref: TargetRef, settings: Probing | None) -> float:
-    from recovery.strategy import find_component
-
+def _timeout(ref: TargetRef, settings: Probing | None) -> float:
     return settings.timeout if settings else find_component(ref.component).probe_seconds

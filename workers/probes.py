@@ -16,7 +16,7 @@ import structlog
 from celery.signals import worker_shutting_down
 
 from recovery import alerts, probing, producer
-from recovery.errors import ControlPlaneUnavailable, RecoveryError
+from recovery.errors import ControlPlaneUnavailable
 from recovery.events import Source, TargetRef
 from recovery.messages import FIGURES
 from recovery.observations import Follow
@@ -81,8 +81,9 @@ def _look(one: Look, began: float) -> None:
         _follow(finding)
     except ControlPlaneUnavailable as away:
         log.warning("look without effect", target=str(one.target), error=away.message)
-    except RecoveryError as error:
-        log.error("look failed", target=str(one.target), error=str(error))
+    except Exception:
+        # In a thread nobody else would hear of it.
+        log.exception("look failed", target=str(one.target))
 
 
 def look_below(target: TargetRef) -> None:

@@ -18,7 +18,16 @@ class PatientScheduler(Scheduler):
     """Sends a round of probes only to a queue on which none waits."""
 
     def apply_async(self, entry: ScheduleEntry, *args: Any, **options: Any) -> Any:
-        queue = str(entry.options.get("queue", ""))
+        queue = str((entry.options or {}).get("queue", ""))
         if queue.startswith(PROBE_QUEUES) and self._waiting(queue):
             return None
         return super().apply_async(entry, *args, **options)
+
+    def _waiting(self, queue: str) -> int:
+        channel: Any = self.producer.channel
+        try:
+            answer = channel.queue_declare(queue, passive=True)
+        except ChannelError:
+            # A Redis list without items is no list.
+            return 0
+        return int(answer.message_count)

@@ -56,9 +56,7 @@ def current_policy() -> Policy:
     return load_policy()
 
 
-def _located(
-    parsed: Document, path: KeyPath, text: str, allowed: tuple[str, ...] = ()
-) -> Problem:
+def _located(parsed: Document, path: KeyPath, text: str, allowed: tuple[str, ...] = ()) -> Problem:
     return Problem(
         file=parsed.file,
         line=parsed.line_of(path),

@@ -39,7 +39,7 @@ from recovery.strategy import (
 
 DEFAULT_TARGET = "default"
 PROBE_QUEUES = "probe."
-"""What the name of a queue of probes begins with; the queue of the same targets' remedies follows."""
+"""What the name of a queue of probes begins with; that of the same targets' remedies follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,9 +232,7 @@ class Policy:
     def dependencies(self) -> dependencies.Graph:
         """What each target declares to stand on; raises ``ValueError`` for an unknown name."""
         refs = self.target_refs()
-        return {
-            ref: tuple(dependencies.parse(self.target(ref).depends_on, refs)) for ref in refs
-        }
+        return {ref: tuple(dependencies.parse(self.target(ref).depends_on, refs)) for ref in refs}
 
     def roots(self, ref: TargetRef) -> tuple[TargetRef, ...]:
         """Everything that a target stands on, the nearest first."""

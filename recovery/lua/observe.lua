@@ -44,7 +44,7 @@ end
 -- Up or down: often enough within the window, and the target is left alone.
 local function note_change()
   local changes, flapping = key('changes', target), key('flapping', target)
-  redis.call('ZADD', changes, now, now)
+  redis.call('ZADD', changes, now, redis.call('HINCRBY', seen, 'changes', 1))
   redis.call('ZREMRANGEBYSCORE', changes, '-inf', now - flap_window)
   redis.call('PEXPIRE', changes, flap_window)
   local count = redis.call('ZCARD', changes)
