@@ -6,6 +6,7 @@ A broker that is away, refusing or silent is a ``ControlPlaneUnavailable`` withi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -31,6 +32,9 @@ DISPATCH_QUEUE = "dispatch"
 MAINTENANCE_QUEUE = "maintenance"
 PULSE_QUEUES = "pulse."
 """What the name of a worker's own queue begins with; its node name follows."""
+
+SENT_MS = "recovery_sent_ms"
+"""Header of a message by which the age of a queue is told; the sender's clock."""
 
 ANSWER_SECONDS = 0.5
 """What a sender grants its broker for an answer. A silent one is waited for
@@ -266,7 +270,13 @@ def _send(
 ) -> None:
     with _broker_reachable():
         app.send_task(
-            name, kwargs=dict(message), queue=queue, task_id=task_id, ignore_result=True, **options
+            name,
+            kwargs=dict(message),
+            queue=queue,
+            task_id=task_id,
+            ignore_result=True,
+            headers={SENT_MS: int(time.time() * 1000)},
+            **options,
         )
 
 

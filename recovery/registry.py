@@ -74,8 +74,13 @@ def workers(control: ControlPlane) -> tuple[Seen, ...]:
         for node in sorted(nodes):
             pipe.hgetall(control.key("worker", node))
         stored = pipe.execute()
-    now_ms = seconds * 1000 + micros // 1000
-    return tuple(_seen(found, now_ms) for found in stored if found)
+    return read(stored, seconds * 1000 + micros // 1000)
+
+
+def read(stored: Iterable[dict[str, str]], now_ms: int) -> tuple[Seen, ...]:
+    """Make sense of the workers' hashes."""
+    found = (_seen(one, now_ms) for one in stored if one)
+    return tuple(sorted(found, key=lambda one: one.worker.node))
 
 
 def unconsumed(wanted: Iterable[str], seen: Iterable[Seen]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from recovery.errors import UnknownRecovery
 from recovery.events import State
 from tests.fleet import Fleet
 from tests.policies import write_policy
-from tests.servers import RedisServer, filled
+from tests.servers import RedisServer, filled, free_port
 from tests.waiting import until
 
 
@@ -84,6 +84,7 @@ def stack(
         "RECOVERY_REDIS_URL": control_redis.url,
         "RECOVERY_STATE_DIR": str(tmp_path / "state"),
         "RECOVERY_HOST": "test-host",
+        "RECOVERY_HTTP_PORT": str(free_port()),
     }
     app = Celery("test-producer", broker=control_redis.url, set_as_current=False)
     stack = Stack(

@@ -118,6 +118,12 @@ BEHAVIOUR = {
     f"{SYSTEM}.processes.name": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.cmdline": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    f"{SYSTEM}.processes.worker": "test_a_worker_of_ours_that_takes_nothing_is_hung_and_restarted",
+    f"{SYSTEM}.processes.socket": "test_a_socket_file_has_to_be_listened_on",
+    f"{SYSTEM}.processes.url": "test_a_hung_server_still_accepts_and_is_restarted_as_it_does_not_answer",
+    f"{SYSTEM}.processes.check": "test_what_could_not_be_started_again_is_not_stopped",
+    "recovery.system.strategies.process_restart.stop_grace": "test_one_that_ignores_term_is_killed",
+    "recovery.system.strategies.process_restart.steady": "test_one_that_ends_at_once_is_no_success_and_was_tried_twice",
     f"{SYSTEM}.processes.port": "test_a_process_has_to_accept_connections_on_its_port",
     f"{SYSTEM}.processes.heartbeat_file": "test_a_worker_without_a_sign_of_life_is_hung",
     f"{SYSTEM}.processes.heartbeat_seconds": "test_a_worker_without_a_sign_of_life_is_hung",
@@ -182,15 +188,29 @@ BEHAVIOUR = {
     "failsafe.after_seconds": "test_nothing_is_done_before_the_control_plane_has_been_away_for_a_while",
     "failsafe.interval_seconds": "test_a_guard_killed_under_a_remedy_does_not_repeat_it_and_tells_of_it",
     "failsafe.unbound_host": "test_a_target_of_no_host_belongs_to_the_one_that_the_policy_names",
+    "integration.metrics_export_interval_seconds": "test_a_text_file_is_written_again_at_every_interval",
+    "integration.export_recovery_metrics": "test_a_policy_may_export_no_metrics",
+    "http.enabled": "test_up_serves_unless_the_policy_says_otherwise",
+    "http.host": "test_what_the_policy_says_of_tokens_and_addresses_holds",
+    "http.port": "test_what_the_policy_says_of_tokens_and_addresses_holds",
+    "http.token": "test_a_token_may_stand_in_the_policy_as_a_variable",
+    "http.token_file": "test_what_the_policy_says_of_tokens_and_addresses_holds",
+    "http.read_token": "test_a_token_may_stand_in_the_policy_as_a_variable",
+    "http.read_token_file": "test_what_the_policy_says_of_tokens_and_addresses_holds",
+    "http.public_url": "test_what_the_policy_says_of_tokens_and_addresses_holds",
+    "http.allowed_hosts": "test_what_the_policy_says_of_tokens_and_addresses_holds",
+    "http.trusted_proxies": "test_only_a_trusted_proxy_says_whose_request_it_is",
+    "http.max_body_kb": "test_a_body_that_is_too_large_is_refused_however_it_comes",
+    "http.requests_per_second": "test_whoever_asks_too_often_is_told_to_wait_and_others_are_not",
+    "http.metrics_textfile": "test_a_text_file_is_written_again_at_every_interval",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
 }
 
 WAITING = {
+    "http.max_streams": "the status page",
     "alerting.channels": "delivery to Alertmanager",
     "integration.prometheus_alertmanager": "delivery to Alertmanager",
     "integration.alert_on_recovery": "delivery to Alertmanager",
-    "integration.metrics_export_interval_seconds": "the metrics endpoint",
-    "integration.export_recovery_metrics": "the metrics endpoint",
     "integration.chromadb_rollback_enabled": "chromadb",
     "integration.snapshot_dir": "chromadb",
     "recovery.chromadb.strategies.snapshot_rollback.script": "chromadb",
@@ -217,7 +237,9 @@ def keys(annotation: Any, path: str = "") -> Iterator[str]:
 def shortened(key: str) -> str:
     """A key that every component or every strategy has, written once."""
     components = "|".join(COMPONENTS)
-    key = re.sub(r"^(control_plane|recovery\.\w+\.targets)\.runtime\.", f"{RUNTIME}.", key)
+    key = re.sub(
+        r"^(control_plane|recovery\.\w+\.targets(\.processes)?)\.runtime\.", f"{RUNTIME}.", key
+    )
     wide = re.sub(rf"^recovery\.({components})\.strategies\.\w+\.", f"{STRATEGY}.", key)
     wide = re.sub(rf"^recovery\.({components})\.", "recovery.*.", wide)
     return wide if wide in BEHAVIOUR else key

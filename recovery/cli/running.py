@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recovery.cli import session
+from recovery.cli import serving, session
 from recovery.cli.session import DURATION, reports_errors
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
         house.add_worker("upkeep", _upkeep_queues(house.environment.host), 1, beat=True)
         house.add_probes("probes", host_queues())
         house.add_guard()
+        house.add_http()
         click.echo(f"control plane: {house.environment.shown_control_url}")
         click.echo("up: stop with Ctrl-C or SIGTERM")
         house.run(grace)
@@ -242,6 +243,17 @@ class _House:
 
         if command := guard_command(self.policy):
             self.add(Program(name="guard", command=command))
+
+    def add_http(self) -> None:
+        """The HTTP side, where the policy wants it and what it needs is installed."""
+        from recovery.supervisor import Program
+
+        if not self.policy.http.enabled:
+            return
+        if lacking := serving.missing():
+            click.echo(f"no status page and no API: {serving.REMEDY} ({', '.join(lacking)})")
+            return
+        self.add(Program(name="http", command=serving.command("--loglevel", self._loglevel)))
 
     def run(self, grace: float | None) -> None:
         from recovery.supervisor import Supervisor

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, cast
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, SecretStr, create_model, model_validator
 
 from recovery.config.alerting import ReceiveSection
+from recovery.credentials import one_of
 from recovery.events import ALL_ELSE_FAILED
 from recovery.runtime import Runtime
 from recovery.strategy import (
@@ -213,6 +215,37 @@ class UndoSection(StrictModel):
     directory: str | None = None
 
 
+class HttpSection(StrictModel):
+    """How ``recovery serve`` listens, and who may ask it what.
+
+    ``token`` is for all that changes state, ``read_token`` for reading alone, such as by
+    Prometheus. ``public_url`` is where people and alerts find it, behind a proxy for instance;
+    ``allowed_hosts`` are further names by which it may be called. ``trusted_proxies`` are the
+    addresses whose word on the client's address counts. ``metrics_textfile`` is for node_exporter.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=8787, ge=1, le=65535)
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    read_token: SecretStr | None = None
+    read_token_file: Path | None = None
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+/?$")
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    max_body_kb: int = Field(default=1024, ge=1, le=65_536)
+    requests_per_second: float = Field(default=50, gt=0)
+    max_streams: int = Field(default=64, ge=1, le=10_000)
+    metrics_textfile: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        one_of("token", self.token, self.token_file)
+        one_of("read_token", self.read_token, self.read_token_file)
+        return self
+
+
 class PolicyDocument(StrictModel):
     """The whole file; ``recovery`` is narrowed by ``policy_document``."""
 
@@ -227,6 +260,7 @@ class PolicyDocument(StrictModel):
     failsafe: FailsafeSection = FailsafeSection()
     control_plane: ControlPlaneSection = ControlPlaneSection()
     undo: UndoSection = UndoSection()
+    http: HttpSection = HttpSection()
 
 
 @cache

@@ -20,6 +20,7 @@ from recovery.config.model import (
     DetectionSection,
     EscalationSection,
     FailsafeSection,
+    HttpSection,
     IntegrationSection,
     PolicyDocument,
     Priority,
@@ -155,6 +156,10 @@ class Policy:
     @property
     def undo(self) -> UndoSection:
         return self.document.undo
+
+    @property
+    def http(self) -> HttpSection:
+        return self.document.http
 
     @property
     def degraded_modes(self) -> Mapping[str, DegradedModeSection]:

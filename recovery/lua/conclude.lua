@@ -107,13 +107,13 @@ redis.call('PEXPIRE', key('attempts', target), HOUR)
 
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
+if result == 'recovered' then
+  -- From the event to the proof, whatever it waited for.
+  local received = ms(redis.call('HGET', record, 'received_ms'))
+  measure(buckets, 'recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
+end
 if result == 'recovered' or result == 'failed' then
-  local bucket = '+Inf'
-  for bound in string.gmatch(buckets, '[^,]+') do
-    if tonumber(duration) <= tonumber(bound) then bucket = bound break end
-  end
-  redis.call('HINCRBY', key('counters'), 'bucket|' .. counter .. '|' .. bucket, 1)
-  redis.call('HINCRBYFLOAT', key('counters'), 'seconds|' .. counter, duration)
+  measure(buckets, 'bucket', 'seconds', counter, duration)
   redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)

@@ -31,16 +31,6 @@ local windows = {light = before[3] or '', deep = before[4] or ''}
 local function add(name, mark) windows[name] = string.sub(windows[name] .. mark, -looks) end
 local function bad(name) return select(2, string.gsub(windows[name], 'x', '')) end
 
-local function time(kind, seconds)
-  local name = kind .. '|' .. component .. '|'
-  local bucket = '+Inf'
-  for bound in string.gmatch(bounds, '[^,]+') do
-    if seconds <= tonumber(bound) then bucket = bound break end
-  end
-  redis.call('HINCRBY', key('counters'), name .. 'bucket|' .. bucket, 1)
-  redis.call('HINCRBYFLOAT', key('counters'), name .. 'seconds', string.format('%.3f', seconds))
-end
-
 -- Up or down: often enough within the window, and the target is left alone.
 local function note_change()
   local changes, flapping = key('changes', target), key('flapping', target)
@@ -110,10 +100,10 @@ local rose = phase ~= 'failing' and was == 'failing'
 if phase ~= was then since = now end
 if phase ~= 'healthy' and bad_ms == 0 then bad_ms = now end
 if fell then
-  if well_ms > 0 then time('detect', (now - well_ms) / 1000) end
+  if well_ms > 0 then measure(bounds, 'detect_bucket', 'detect_seconds', component, (now - well_ms) / 1000) end
   redis.call('HDEL', state_of_target, 'healthy_from')
 elseif rose then
-  time('recover', (now - bad_ms) / 1000)
+  measure(bounds, 'outage_bucket', 'outage_seconds', component, (now - bad_ms) / 1000)
   redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
 end
 -- The first word of a target is no change.
