@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from recovery import confirmation, evidence, holdings, observations, records
 from recovery import lease as leases
-from recovery.conclusion import Conclusion, conclude
+from recovery.conclusion import Conclusion, conclude, degrade
 from recovery.config import Environment
 from recovery.deadline import Deadline
 from recovery.errors import (
@@ -193,12 +193,21 @@ class _Attempt:
         self.lease.write({"stage": Stage.ACTING.value, "attempts": self.attempts})
         if self.lost.is_set():
             raise LeaseLost("the lease was lost before the remedy began")
+        self._degrade()
         error = self._perform()
         try:
             self.lease.write({"stage": Stage.ACTED.value if error is None else Stage.CLAIMED.value})
         except ControlPlaneUnavailable as away:
             log.warning("stage not stored; whoever resumes will probe first", error=str(away))
         return error
+
+    def _degrade(self) -> None:
+        if not self.strategy.declaration.degrades or self.record.dry_run:
+            return
+        try:
+            degrade(self.control, self.policy, self.record)
+        except ControlPlaneUnavailable as away:
+            log.warning("applications do not hear of it", error=str(away))
 
     def _perform(self) -> RemedyError | None:
         full_name = self.strategy.declaration.full_name

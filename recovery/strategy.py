@@ -102,12 +102,18 @@ class TargetModel(StrictModel):
         name: str,  # noqa: ARG002 - for the models that override it
         here: str,  # noqa: ARG002
         strategies: Mapping[str, Parameters],  # noqa: ARG002
+        integration: Mapping[str, Any],  # noqa: ARG002
     ) -> Self:
         """The target with what the rest of the policy says of it.
 
-        ``name`` is its own, ``here`` this host's, ``strategies`` the component's by name.
+        ``name`` is its own, ``here`` this host's, ``strategies`` the component's by name,
+        ``integration`` that section of the policy.
         """
         return self
+
+    def contradiction(self) -> str | None:
+        """What cannot be as the policy says, once the target is completed."""
+        return None
 
 
 class Kept(Protocol):
@@ -194,6 +200,7 @@ class Strategy:
     ``safe_alone``: a host may run it without the control plane's leave, as nothing is lost and
     nothing harmed when two do so at once. ``judges_itself``: the remedy finds out what is wrong
     with what it changes, and changes nothing else, so that a healthy probe does not spare it.
+    ``degrades``: while it runs the target cannot be used, and applications are told so.
     ``undo`` and ``discard`` are ``module:function`` references to an ``Undo`` and a ``Discard``,
     imported when first used.
     """
@@ -208,6 +215,7 @@ class Strategy:
     safe_alone: bool = False
     requires_approval: bool = False
     judges_itself: bool = False
+    degrades: bool = False
     undo: str | None = None
     discard: str | None = None
     timeout_seconds: float = 5.0
@@ -259,6 +267,7 @@ def strategy(
     safe_alone: bool = False,
     requires_approval: bool = False,
     judges_itself: bool = False,
+    degrades: bool = False,
     undo: str | None = None,
     discard: str | None = None,
     timeout_seconds: float = 5.0,
@@ -279,6 +288,7 @@ def strategy(
             safe_alone=safe_alone,
             requires_approval=requires_approval,
             judges_itself=judges_itself,
+            degrades=degrades,
             undo=undo,
             discard=discard,
             timeout_seconds=timeout_seconds,

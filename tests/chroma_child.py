@@ -83,6 +83,12 @@ def keep_adding(path: str, said: dict[str, Any]) -> dict[str, Any]:
     return {"records": docs.count()}
 
 
+def add_one(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    docs = client(path).get_collection("docs")
+    docs.add(ids=["late"], embeddings=vectors(1, said["dimension"], seed=1), documents=["late"])
+    return {"docs": docs.count()}
+
+
 def delete(path: str, said: dict[str, Any]) -> dict[str, Any]:
     opened = client(path)
     opened.delete_collection(said["name"])
@@ -116,6 +122,7 @@ if __name__ == "__main__":
     action, path, *rest = sys.argv[1:]
     actions = {
         "add_database": add_database,
+        "add_one": add_one,
         "build": build,
         "delete": delete,
         "keep_adding": keep_adding,

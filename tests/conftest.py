@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.stack",
     "tests.containers",
     "tests.chroma",
+    "tests.monitoring",
     "tests.upstreams",
     "tests.openwebui",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recovery import admission, audit, lease, metrics, modes, observations, records, .py
+from recovery import admission, audit, lease, metrics, modes, observations, records
 from recovery.conclusion import conclude
 from recovery.config import Policy
 from recovery.controlplane import ControlPlane
@@ -85,6 +85,12 @@ class Watcher:
         assert isinstance(held, lease.Lease)
         record = records.load(self.control, identity)
         conclude(self.control, self.policy, record, Outcome(result=result), held.fence)
+
+    def level(self) -> int:
+        return int(self.control.redis.hget(self.control.key("target", TARGET), "level") or 1)
+
+    def is_on_probation(self) -> bool:
+        return bool(self.control.redis.hexists(self.control.key("target", TARGET), "trial"))
 
     def alerts(self) -> list[str]:
         stored = self.control.redis.xrange(self.control.key("outbox"))
@@ -269,7 +275,7 @@ def test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_cal
     assert decision.retry_after is not None
     assert 290 < decision.retry_after <= 300
     assert watcher.last().state is Observed.FLAPPING
-    assert .py.target_states(watcher.control, watcher.policy)[0].level == 3
+    assert watcher.level() == 3
     assert watcher.audited().count("flapping") == 1
     assert watcher.alerts().count("level") == 1
     assert watcher.ask("b", force=True).admitted
@@ -293,14 +299,12 @@ def test_health_that_lasts_clears_what_a_failed_recovery_left(watcher: Watcher) 
     watcher.end("a", Result.FAILED)
     watcher.fails()
     watcher.recovers()
-    state = .py.target_states(watcher.control, watcher.policy)[0]
-    assert (state.level, state.on_probation) == (2, True)
+    assert (watcher.level(), watcher.is_on_probation()) == (2, True)
     assert [mode.target for mode in modes.active(watcher.control, watcher.policy)] == [str(TARGET)]
 
     def is_clear() -> bool:
         watcher.sees()
-        now = .py.target_states(watcher.control, watcher.policy)[0]
-        return (now.level, now.on_probation) == (1, False)
+        return (watcher.level(), watcher.is_on_probation()) == (1, False)
 
     until(is_clear, what="level and probation are cleared")
 
@@ -316,7 +320,7 @@ def test_health_that_has_not_lasted_clears_nothing(watcher: Watcher) -> None:
     for _ in range(5):
         watcher.sees()
 
-    assert .py.target_states(watcher.control, watcher.policy)[0].level == 2
+    assert watcher.level() == 2
 
 
 def test_times_to_detect_and_to_recover_are_counted(watcher: Watcher) -> None:

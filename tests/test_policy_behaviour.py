@@ -79,9 +79,10 @@ class Gate:
         conclude(self.control, self.policy, record, Outcome(result=result), held.fence)
 
     def alerts(self) -> list[dict[str, Any]]:
-        sent: list[dict[str, Any]] = []
-        alerts.deliver(self.control, self.policy, "test", (lambda alert: sent.append(dict(alert)),))
-        return sent
+        stored = [fields for _, fields in self.control.redis.xrange(self.control.key("outbox"))]
+        self.control.redis.delete(self.control.key("outbox"))
+        facts = [json.loads(fields["alert"]) for fields in stored]
+        return [fact for fact in facts if alerts.is_wanted(self.policy, fact)]
 
 
 @pytest.fixture

@@ -5,3 +5,4 @@ from __future__ import annotations
 from workers.task import strategy_task
 
 query_retry = strategy_task("chromadb", "query_retry")
+snapshot_rollback = strategy_task("chromadb", "snapshot_rollback")

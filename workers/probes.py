@@ -6,6 +6,7 @@ because looking is waiting. What fails is told to the dispatcher.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from functools import cache
 import structlog
 from celery.signals import worker_shutting_down
 
-from recovery import alerts, probing, producer
+from recovery import probing, producer
 from recovery.errors import ControlPlaneUnavailable
 from recovery.events import Source, TargetRef
 from recovery.messages import FIGURES
@@ -130,4 +131,4 @@ def _is_known(target: TargetRef, failure_type: str | None) -> bool:
 def _call_a_person(target: TargetRef, why: str) -> None:
     """No event can say that a probe itself does not work."""
     alert = {"kind": "not_probed", "target": str(target), "why": why}
-    alerts.tell(context.control(), alert, matter=f"probe|{target}", quiet_seconds=QUIET_SECONDS)
+    context.control().run("tell", json.dumps(alert), f"probe|{target}", QUIET_SECONDS)

@@ -159,7 +159,8 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
         house.add_worker("dispatch", ["dispatch", *bare_queues()], 1)
         house.add_worker("redis", ["redis", f"redis.{house.environment.host}"], 2)
         house.add_worker("system", ["system", f"system.{house.environment.host}"], 1)
-        house.add_worker("upkeep", _upkeep_queues(house.environment.host), 1, beat=True)
+        # Two, so that a channel that keeps an alert waiting never keeps the maintenance waiting.
+        house.add_worker("upkeep", _upkeep_queues(house.environment.host), 2, beat=True)
         house.add_probes("probes", host_queues())
         house.add_guard()
         house.add_http()

@@ -19,6 +19,8 @@ def faults(policy: Policy) -> Iterator[Fault]:
     for ref in policy.target_refs():
         yield from _unknown_strategies(policy, ref)
         yield from _impossible_looks(policy, ref)
+        if contradiction := policy.target(ref).contradiction():
+            yield _key(ref), contradiction, ()
     unknown = [fault for ref in policy.target_refs() for fault in _unknown_roots(policy, ref)]
     yield from unknown
     if not unknown:

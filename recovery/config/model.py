@@ -13,7 +13,15 @@ from typing import Annotated, Any, Literal, Self, Union, cast
 
 from pydantic import Field, SecretStr, create_model, model_validator
 
-from recovery.config.alerting import ReceiveSection
+from recovery.config.alerting import (
+    AlertmanagerSection,
+    ChannelName,
+    MessageSection,
+    ReceiveSection,
+    Severity,
+    WebAddress,
+    WebhookSection,
+)
 from recovery.credentials import one_of
 from recovery.events import ALL_ELSE_FAILED
 from recovery.runtime import Runtime
@@ -29,8 +37,7 @@ from recovery.strategy import (
 )
 
 Priority = Literal["critical", "high", "medium", "low"]
-Severity = Literal["P0", "P1", "P2", "P3"]
-Channel = Literal["prometheus_alertmanager"]
+Channel = Literal["prometheus_alertmanager", "webhooks", "messages"]
 
 SEVERITIES: Mapping[Priority, Severity] = {
     "critical": "P0",
@@ -83,6 +90,8 @@ class RecoverySection(StrictModel):
 
 
 class AlertingSection(StrictModel):
+    """``runbook_url``: the folder in which people find the runbooks."""
+
     enabled: bool = True
     channels: tuple[Channel, ...] = ()
     severity_mapping: dict[Priority, Severity] = Field(default_factory=lambda: dict(SEVERITIES))
@@ -90,6 +99,10 @@ class AlertingSection(StrictModel):
     alert_on_cooldown: bool = True
     alert_on_degraded_mode: bool = True
     receive: ReceiveSection = ReceiveSection()
+    alertmanager: AlertmanagerSection = AlertmanagerSection()
+    webhooks: dict[ChannelName, WebhookSection] = Field(default_factory=dict)
+    messages: dict[ChannelName, MessageSection] = Field(default_factory=dict)
+    runbook_url: WebAddress | None = None
 
 
 class DegradedModeSection(StrictModel):
@@ -165,7 +178,7 @@ class IntegrationSection(StrictModel):
     health_check_interval_seconds: Duration = 30.0
     chromadb_rollback_enabled: bool = True
     snapshot_dir: str | None = None
-    prometheus_alertmanager: str | None = None
+    prometheus_alertmanager: WebAddress | None = None
     alert_on_recovery: bool = True
     metrics_export_interval_seconds: Duration = 30.0
     export_recovery_metrics: bool = True

@@ -41,6 +41,7 @@ from recovery.strategy import (
 DEFAULT_TARGET = "default"
 PROBE_QUEUES = "probe."
 """What the name of a queue of probes begins with; that of the same targets' remedies follows."""
+_SWITCHES = {"chromadb.snapshot_rollback": "integration.chromadb_rollback_enabled"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +83,16 @@ class StrategyPolicy:
     backoff_multiplier: float
     parameters: Parameters
     declaration: Strategy
+    switch: str | None = None
+    """The key of the policy that switches it off, where one does."""
 
     @property
     def obstacle(self) -> str | None:
         """Why this release cannot run it as it is configured; None where it can."""
         if not self.declaration.is_available:
             return f"this release cannot run {self.declaration.full_name}"
+        if self.switch is not None:
+            return f"{self.declaration.full_name}: switched off by {self.switch}"
         lack = self.parameters.lack()
         return None if lack is None else f"{self.declaration.full_name}: {lack}"
 
@@ -171,7 +176,7 @@ class Policy:
         blocks = {name: getattr(self.document.recovery, name) for name in COMPONENTS}
         return MappingProxyType(
             {
-                name: _component(name, block, self.host)
+                name: _component(name, block, self.host, self.document.integration)
                 for name, block in blocks.items()
                 if block is not None
             }
@@ -337,11 +342,16 @@ class Policy:
         return frozenset(failure.name for failure in find_component(component).failure_types)
 
 
-def _component(name: str, block: ComponentBlock, host: str) -> ComponentPolicy:
-    strategies = tuple(_strategy(name, strategy) for strategy in block.strategies)
+def _component(
+    name: str, block: ComponentBlock, host: str, integration: IntegrationSection
+) -> ComponentPolicy:
+    strategies = tuple(_strategy(name, strategy, integration) for strategy in block.strategies)
     parameters = {strategy.name: strategy.parameters for strategy in strategies}
     written = block.targets or {DEFAULT_TARGET: find_component(name).target()}
-    targets = {key: model.completed(key, host, parameters) for key, model in written.items()}
+    shared = integration.model_dump()
+    targets = {
+        key: model.completed(key, host, parameters, shared) for key, model in written.items()
+    }
     return ComponentPolicy(
         name=name,
         priority=block.priority,
@@ -352,8 +362,11 @@ def _component(name: str, block: ComponentBlock, host: str) -> ComponentPolicy:
     )
 
 
-def _strategy(component: str, block: StrategyBlock) -> StrategyPolicy:
+def _strategy(
+    component: str, block: StrategyBlock, integration: IntegrationSection
+) -> StrategyPolicy:
     declared = find_strategy(component, block.name)
+    switch = _SWITCHES.get(declared.full_name)
     own = {name: getattr(block, name) for name in declared.parameters.model_fields}
     return StrategyPolicy(
         component=component,
@@ -368,4 +381,5 @@ def _strategy(component: str, block: StrategyBlock) -> StrategyPolicy:
         backoff_multiplier=block.backoff_multiplier,
         parameters=declared.parameters.model_construct(**own),
         declaration=declared,
+        switch=switch if switch and not getattr(integration, switch.rpartition(".")[2]) else None,
     )

@@ -37,19 +37,13 @@ elseif state ~= 'awaiting_approval' and not redis.call('HGET', record, 'dry_run'
 end
 
 local level = ms(redis.call('HGET', state_of_target, 'level'))
-local degraded = redis.call('HGET', key('degraded'), target)
 
 local function degrade()
-  if mode == '' or degraded then return end
-  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id) .. '}'
-  redis.call('HSET', key('degraded'), target, held)
-  redis.call('PUBLISH', key('degraded'),
-    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
-  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+  enter_mode(target, mode, id, severity)
 end
 
 local function mend()
-  restore(target, id, level, degraded)
+  restore(target, id, level)
   level = 1
   redis.call('ZREM', key('failing'), target)
 end
@@ -102,6 +96,12 @@ redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
 if result == 'denied' and redis.call('EXISTS', seen) == 1 then
   redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
 end
+-- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
+if result ~= 'failed' then
+  local held = redis.call('HGET', key('degraded'), target)
+  if held and cjson.decode(held).while_runs == id then end_mode(target, id) end
+end
+
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
 redis.call('PEXPIRE', key('attempts', target), HOUR)
 

@@ -64,22 +64,39 @@ end
 local function raise_level(target, level, why)
   local held = ms(redis.call('HGET', key('target', target), 'level'))
   if held >= level then return held end
-  redis.call('HSET', key('target', target), 'level', level, 'level_since', now)
+  redis.call('HSET', key('target', target), 'level', level, 'level_since', now, 'level_why', why)
   alert({kind = 'level', target = target, level = level, why = why})
   publish({kind = 'level', target = target, level = level})
   return level
 end
 
--- Health is proven: no person is needed, and applications may use everything again.
--- degraded: what is stored of the target's degraded mode
-local function restore(target, id, level, degraded)
-  redis.call('HDEL', key('target', target), 'level', 'level_since')
-  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
-  if not degraded then return end
+-- A degraded mode is set once and ended where health is proven. `runs`: the recovery with whose end
+-- it ends at the latest; nil where it holds until then.
+local function enter_mode(target, mode, id, severity, runs)
+  if mode == '' or redis.call('HEXISTS', key('degraded'), target) == 1 then return end
+  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id)
+  if runs then held = held .. ',"while_runs":' .. cjson.encode(runs) end
+  held = held .. '}'
+  redis.call('HSET', key('degraded'), target, held)
+  redis.call('PUBLISH', key('degraded'),
+    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
+  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+end
+
+local function end_mode(target, id)
+  local held = redis.call('HGET', key('degraded'), target)
+  if not held then return end
+  held = cjson.decode(held).mode
   redis.call('HDEL', key('degraded'), target)
-  local held = cjson.decode(degraded).mode
   redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
   alert({kind = 'degraded_over', target = target, mode = held, id = id})
+end
+
+-- Health is proven: no person is needed, and applications may use everything again.
+local function restore(target, id, level)
+  redis.call('HDEL', key('target', target), 'level', 'level_since', 'level_why')
+  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
+  end_mode(target, id)
 end
 
 -- Who is known to fail, and until when that is believed without another word of it.
@@ -98,7 +115,7 @@ local function judge_storm(size, calm)
       if redis.call('SETNX', key('storm:since'), now) == 1 then
         local named = redis.call('ZRANGEBYSCORE', key('failing'), '(' .. now, '+inf', 'LIMIT', 0, 10)
         local text = failing .. ' targets fail at once, among them ' .. table.concat(named, ', ')
-        alert({kind = 'storm', target = 'all', failing = failing, why = text})
+        alert({kind = 'storm', target = 'all', failing = failing, why = text, severity = 'P0'})
         audit(cjson.encode({target = 'all', result = 'storm', detail = text}))
         publish({kind = 'storm', active = true})
       end
@@ -109,7 +126,7 @@ local function judge_storm(size, calm)
   local since = redis.call('GET', key('storm:since'))
   if since then
     redis.call('DEL', key('storm:since'))
-    alert({kind = 'storm_over', target = 'all', seconds = (now - ms(since)) / 1000})
+    alert({kind = 'storm_over', target = 'all', severity = 'P0', seconds = (now - ms(since)) / 1000})
     audit(cjson.encode({target = 'all', result = 'storm_over', seconds = (now - ms(since)) / 1000}))
     publish({kind = 'storm', active = false})
   end
