@@ -41,6 +41,8 @@ RecoveryError
     ├── WrongProcess          what answers is not what was started: the policy names another
     ├── NotKept               what is to be brought back is not there: undone, discarded, lost
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
+    ├── VectorsLost           no vector is left of some records, and nothing gives them anew
+    ├── EmbeddingUnavailable  the policy's embedding function cannot be had, or gives other vectors
     ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
@@ -277,6 +279,16 @@ class NotKept(RemedyError):
 
 class WouldOverwrite(RemedyError):
     code = "would_overwrite"
+
+
+class VectorsLost(RemedyError):
+    """``facts``: ``collection``, ``records`` and ``missing``."""
+
+    code = "vectors_lost"
+
+
+class EmbeddingUnavailable(RemedyError):
+    code = "embedding_unavailable"
 
 
 class NothingFreed(RemedyError):

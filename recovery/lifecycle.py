@@ -32,7 +32,7 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
-from recovery.journal import RecordingJournal
+from recovery.journal import RecordingJournal, Told, tell_nobody
 from recovery.keeping import KeptFolder, KeptState
 from recovery.messages import FIGURES
 from recovery.strategy import Scope, find_component, find_probe, find_undo
@@ -74,10 +74,12 @@ def run(
     holder: str,
     *,
     stopped_by: tuple[type[Exception], ...] = (),
+    told: Told = tell_nobody,
 ) -> Ending:
     """Run one attempt of an admitted recovery; raises ``ControlPlaneUnavailable``.
 
-    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays.
+    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays. ``told``
+    hears of the progress of a long one.
     """
     claimed = leases.claim(control, assignment, holder)
     if isinstance(claimed, leases.Claim):
@@ -90,7 +92,7 @@ def run(
         ),
         leases.heartbeat(claimed) as lost,
     ):
-        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by)
+        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by, told)
         try:
             return attempt.run()
         except LeaseLost as error:
@@ -110,6 +112,7 @@ class _Attempt:
         lease: leases.Lease,
         lost: threading.Event,
         stopped_by: tuple[type[Exception], ...],
+        told: Told,
     ) -> None:
         self.control = control
         self.policy = policy
@@ -118,6 +121,7 @@ class _Attempt:
         self.lease = lease
         self.lost = lost
         self.stopped_by = stopped_by
+        self.told = told
         self.target: TargetModel = policy.target(record.target)
         self.probe = find_probe(record.target.component)
         self.shelf = holdings.shelf(control, policy, Environment.read())
@@ -266,6 +270,7 @@ class _Attempt:
             scope=scope,
             dry_run=self.record.dry_run,
             overwrite=self.record.event.overwrite,
+            told=self.told,
         )
 
     def _keep(self, folders: ExitStack) -> KeptFolder:

@@ -163,6 +163,10 @@ class Journal(Protocol):
         """Do something that changes the target; in a dry run only say so, and return ``None``."""
         ...
 
+    def progress(self, text: str, percent: int) -> None:
+        """Write down how far something long has come, where whoever waits for it can see it."""
+        ...
+
     def tell_applications(self, text: str, notice: str) -> None:
         """Tell the target's applications, through the channel, to act on ``notice``."""
         ...

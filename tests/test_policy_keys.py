@@ -27,6 +27,7 @@ REDIS = "recovery.redis.targets"
 RUNTIME = "*.runtime"
 CHROMA = "recovery.chromadb.targets"
 SYSTEM = "recovery.system.targets"
+REBUILD = "recovery.chromadb.strategies.index_rebuild"
 CLEANUP = "recovery.system.strategies.disk_cleanup"
 
 BEHAVIOUR = {
@@ -116,6 +117,9 @@ BEHAVIOUR = {
     f"{CHROMA}.collections": "test_fewer_records_than_expected_are_a_data_corruption",
     f"{CHROMA}.answer_timeout": "test_a_stopped_server_accepts_and_never_answers",
     f"{CHROMA}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
+    f"{REBUILD}.embedding_functions": "test_where_no_vector_is_left_the_documents_are_embedded_anew",
+    f"{REBUILD}.embedding_environment": "test_an_embedding_function_gets_the_named_variables_and_no_other",
+    f"{REBUILD}.lock_patience": "test_a_lock_that_is_held_elsewhere_is_waited_for_and_no_longer",
     f"{CLEANUP}.thresholds.disk_usage_percent": "test_the_playbooks_thresholds_hold_for_targets_without_their_own",
     f"{CLEANUP}.cleanup_paths": "test_a_full_filesystem_loses_the_largest_first_and_no_more_than_it_must",
     f"{CLEANUP}.log_paths": "test_old_logs_are_compressed_until_there_is_room_and_nothing_else_is",
