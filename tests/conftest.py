@@ -15,6 +15,8 @@ pytest_plugins = [
     "tests.containers",
     "tests.chroma",
     "tests.http.chromium",
+    "tests.monitoring",
+    "tests.serving",
     "tests.upstreams",
     "tests.openwebui",
 ]
