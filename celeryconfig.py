@@ -6,6 +6,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
+from recovery import producer, snapshots
 from recovery.config import Environment, current_policy
 
 _environment = Environment.read()
@@ -107,6 +108,7 @@ imports = (
     "workers.dispatcher",
     "workers.redis",
     "workers.chromadb",
+    "workers.snapshots",
     "workers.system",
     "workers.notify",
     "workers.maintenance",
@@ -151,5 +153,19 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "options": {"expires": 3600.0, "ignore_result": True},
     },
 }
+# Where the directory is, each looks by itself whether a snapshot is due; what a killed one left is
+# brought to an end at the same time.
+for _ref in snapshots.refs(_policy):
+    beat_schedule[f"snapshot-{_ref}"] = {
+        "task": producer.SNAPSHOT_IF_DUE,
+        "schedule": 60.0,
+        "kwargs": {"target": str(_ref)},
+        "options": {
+            "queue": _policy.queue(_ref),
+            "expires": 60.0,
+            "ignore_result": True,
+            **producer.snapshot_limits(_policy, _ref),
+        },
+    }
 # The schedule is short and starts anew with beat: nothing of it needs to survive on disk.
 beat_scheduler = "celery.beat:Scheduler"

@@ -30,6 +30,7 @@ NAMES: Mapping[str, str] = {
     "level": PERSON_NEEDED,
     "resolved": PERSON_NEEDED,
     "approval": "RecoveryApprovalPending",
+    "snapshot": "RecoverySnapshotFailed",
 }
 
 _LABELS = ("strategy", "result", "mode")
@@ -39,6 +40,7 @@ _SENTENCES: Mapping[str, str] = {
     "degraded_over": "{target} has left the degraded mode {mode}",
     "level": "{target} is at level {level}: {why}",
     "resolved": "{target} is healthy again",
+    "snapshot": "no snapshot of {target} could be taken: {why}",
     "approval": "{strategy} of {target} waits for a person's approval",
 }
 _RESULTS: Mapping[str, str] = {
