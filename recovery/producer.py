@@ -29,6 +29,7 @@ FOLLOW_APPROVAL = "recovery.follow_approval"
 PULSE = "recovery.pulse"
 TAKE_SNAPSHOT = "recovery.take_snapshot"
 SNAPSHOT_IF_DUE = "recovery.snapshot_if_due"
+PROBE = "recovery.probe"
 DISPATCH_QUEUE = "dispatch"
 MAINTENANCE_QUEUE = "maintenance"
 PULSE_QUEUES = "pulse."
@@ -172,6 +173,11 @@ def await_result(task_id: str, timeout: float, app: Celery | None = None) -> dic
         except TimedOut:
             return None
     return answer
+
+
+def probe_due(queue: str, app: Celery) -> None:
+    """Have what is due on a queue of probes looked at now, without waiting for the schedule."""
+    _send(app, PROBE, {"queue": queue}, queue=queue, task_id=None)
 
 
 def send_pulse(node: str, app: Celery | None = None) -> None:

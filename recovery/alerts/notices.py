@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SEVERITIES = ("P0", "P1", "P2", "P3")
 WITHOUT_PRIORITY = "P2"
 
-OVER = frozenset({"degraded_over", "resolved"})
+OVER = frozenset({"degraded_over", "resolved", "storm_over"})
 """Kinds that tell that something else is over."""
 
 PERSON_NEEDED = "RecoveryPersonNeeded"
@@ -31,6 +31,9 @@ NAMES: Mapping[str, str] = {
     "resolved": PERSON_NEEDED,
     "approval": "RecoveryApprovalPending",
     "snapshot": "RecoverySnapshotFailed",
+    "storm": "RecoveryStorm",
+    "storm_over": "RecoveryStorm",
+    "not_probed": "RecoveryProbeBroken",
 }
 
 _LABELS = ("strategy", "result", "mode")
@@ -42,6 +45,9 @@ _SENTENCES: Mapping[str, str] = {
     "resolved": "{target} is healthy again",
     "snapshot": "no snapshot of {target} could be taken: {why}",
     "approval": "{strategy} of {target} waits for a person's approval",
+    "storm": "{why}: nothing is repaired but what others stand on",
+    "storm_over": "no storm any more after {seconds:.0f} s: everything is repaired again",
+    "not_probed": "{target} cannot be probed: {why}",
 }
 _RESULTS: Mapping[str, str] = {
     Result.RECOVERED: "{target} was repaired by {strategy}",
