@@ -70,6 +70,21 @@ def conclude(
     return Conclusion(answer)
 
 
+def degrade(control: ControlPlane, policy: Policy, recovery: Recovery) -> None:
+    """Have the target's degraded mode hold while its recovery runs; ``conclude`` ends it.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
+    target = recovery.target
+    control.run(
+        "degrade",
+        str(target),
+        _as_json(policy.degraded_mode(target)),
+        recovery.id,
+        policy.severity(target.component, recovery.strategy),
+    )
+
+
 def _as_json(mode: DegradedModePolicy | None) -> str:
     """The mode as it is stored and published, so that applications need no policy to read it."""
     if mode is None:

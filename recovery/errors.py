@@ -23,7 +23,12 @@ RecoveryError
     ├── TargetRefused         the target answers, and says no: credentials, permissions
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
+    ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── TargetBusy            another repair or snapshot of it is at work on this host (transient)
+    ├── NotCopied             a copy of the target as of one moment cannot be made   (transient)
+    ├── SnapshotDamaged       a snapshot is not what was written, or does not hold what it should
+    ├── NoSnapshot            there is no verified snapshot, or none of that name
     ├── NotConfigured         the policy lacks a key that this remedy needs
     ├── RuntimeUnavailable    Docker, systemd or supervisord does not answer     (transient)
     ├── NoSuchProcess         the runtime knows no such container, unit or program
@@ -36,6 +41,8 @@ RecoveryError
     ├── WrongProcess          what answers is not what was started: the policy names another
     ├── NotKept               what is to be brought back is not there: undone, discarded, lost
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
+    ├── VectorsLost           no vector is left of some records, and nothing gives them anew
+    ├── EmbeddingUnavailable  the policy's embedding function cannot be had, or gives other vectors
     ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
@@ -189,8 +196,34 @@ class DeadlineExceeded(RemedyError):
     code = "deadline_exceeded"
 
 
+class NotConfirmed(RemedyError):
+    code = "not_confirmed"
+
+
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class TargetBusy(RemedyError):
+    code = "target_busy"
+    transient = True
+
+
+class NotCopied(RemedyError):
+    code = "not_copied"
+    transient = True
+
+
+class SnapshotDamaged(RemedyError):
+    """``facts``: ``snapshot``, its name."""
+
+    code = "snapshot_damaged"
+
+
+class NoSnapshot(RemedyError):
+    """``facts``: ``snapshots``, the names that there are."""
+
+    code = "no_snapshot"
 
 
 class NotConfigured(RemedyError):
@@ -246,6 +279,16 @@ class NotKept(RemedyError):
 
 class WouldOverwrite(RemedyError):
     code = "would_overwrite"
+
+
+class VectorsLost(RemedyError):
+    """``facts``: ``collection``, ``records`` and ``missing``."""
+
+    code = "vectors_lost"
+
+
+class EmbeddingUnavailable(RemedyError):
+    code = "embedding_unavailable"
 
 
 class NothingFreed(RemedyError):

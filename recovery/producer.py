@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RECOVER = "recovery.recover"
 FOLLOW_APPROVAL = "recovery.follow_approval"
 PULSE = "recovery.pulse"
+PROBE = "recovery.probe"
 DISPATCH_QUEUE = "dispatch"
 MAINTENANCE_QUEUE = "maintenance"
 PULSE_QUEUES = "pulse."
@@ -129,6 +130,11 @@ def follow_approval(recovery_id: str, app: Celery | None = None) -> None:
     """Have a dispatcher carry out what a person has decided."""
     message = {"recovery_id": recovery_id}
     _send(app or celery_app(), FOLLOW_APPROVAL, message, queue=DISPATCH_QUEUE, task_id=None)
+
+
+def probe_due(queue: str, app: Celery) -> None:
+    """Have what is due on a queue of probes looked at now, without waiting for the schedule."""
+    _send(app, PROBE, {"queue": queue}, queue=queue, task_id=None)
 
 
 def send_pulse(node: str, app: Celery | None = None) -> None:

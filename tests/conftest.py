@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.containers",
     "tests.chroma",
     "tests.monitoring",
+    "tests.serving",
     "tests.upstreams",
     "tests.openwebui",
 ]

@@ -27,6 +27,7 @@ REDIS = "recovery.redis.targets"
 RUNTIME = "*.runtime"
 CHROMA = "recovery.chromadb.targets"
 SYSTEM = "recovery.system.targets"
+REBUILD = "recovery.chromadb.strategies.index_rebuild"
 CLEANUP = "recovery.system.strategies.disk_cleanup"
 
 BEHAVIOUR = {
@@ -63,6 +64,16 @@ BEHAVIOUR = {
     f"{REDIS}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
     f"{REDIS}.thresholds.memory_percent": "test_used_up_memory_is_pressure",
     f"{REDIS}.thresholds.clients_percent": "test_clients_near_the_limit_are_named_before_it_is_reached",
+    f"{CHROMA}.snapshots.directory": "test_what_has_no_directory_or_no_place_is_told_which_key_is_missing",
+    f"{CHROMA}.snapshots.method": "test_a_snapshot_may_stop_the_server_and_starts_it_again",
+    f"{CHROMA}.snapshots.interval": "test_a_snapshot_is_due_when_the_interval_has_passed",
+    f"{CHROMA}.snapshots.keep": "test_only_so_many_are_kept",
+    f"{CHROMA}.snapshots.grace": "test_a_server_that_does_not_end_is_never_killed_for_a_snapshot",
+    f"{CHROMA}.snapshots.timeout": "test_a_snapshot_that_takes_too_long_does_not_count",
+    "integration.snapshot_dir": "test_each_target_has_a_folder_of_its_own_below_the_snapshot_dir",
+    "integration.chromadb_rollback_enabled": "test_a_rollback_that_is_switched_off_is_no_rung",
+    "recovery.chromadb.strategies.snapshot_rollback.script": "test_the_playbooks_script_is_read_and_never_run",
+    "recovery.chromadb.strategies.snapshot_rollback.stop_grace": "test_a_damaged_server_that_ignores_term_is_killed_when_its_grace_is_over",
     f"{RUNTIME}.kind": "test_a_target_without_runtime_is_told_which_key_is_missing",
     f"{RUNTIME}.container": "test_a_crashed_container_is_replaced_and_serves",
     f"{RUNTIME}.labels": "test_a_container_is_found_by_its_labels_and_what_is_aside_is_not",
@@ -106,6 +117,9 @@ BEHAVIOUR = {
     f"{CHROMA}.collections": "test_fewer_records_than_expected_are_a_data_corruption",
     f"{CHROMA}.answer_timeout": "test_a_stopped_server_accepts_and_never_answers",
     f"{CHROMA}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
+    f"{REBUILD}.embedding_functions": "test_where_no_vector_is_left_the_documents_are_embedded_anew",
+    f"{REBUILD}.embedding_environment": "test_an_embedding_function_gets_the_named_variables_and_no_other",
+    f"{REBUILD}.lock_patience": "test_a_lock_that_is_held_elsewhere_is_waited_for_and_no_longer",
     f"{CLEANUP}.thresholds.disk_usage_percent": "test_the_playbooks_thresholds_hold_for_targets_without_their_own",
     f"{CLEANUP}.cleanup_paths": "test_a_full_filesystem_loses_the_largest_first_and_no_more_than_it_must",
     f"{CLEANUP}.log_paths": "test_old_logs_are_compressed_until_there_is_room_and_nothing_else_is",
@@ -185,6 +199,25 @@ BEHAVIOUR = {
     "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
     "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
     "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
+    f"{TARGETS}.depends_on": "test_what_stands_on_a_failing_root_is_held_and_the_root_is_repaired",
+    f"{TARGETS}.unattended": "test_a_target_may_let_a_strategy_run_without_a_person",
+    f"{TARGETS}.probe.enabled": "test_a_target_may_be_left_to_other_detectors_and_all_may",
+    f"{TARGETS}.probe.every": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    f"{TARGETS}.probe.deep_every": "test_deep_looks_come_at_the_playbooks_interval_where_there_are_light_ones",
+    f"{TARGETS}.probe.timeout": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    f"{TARGETS}.probe.failures": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    f"{TARGETS}.probe.of": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    "detection.every": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    "detection.confirm_after": "test_a_first_failure_is_looked_at_again_until_it_is_sure",
+    "detection.healthy_after": "test_health_that_lasts_clears_what_a_failed_recovery_left",
+    "detection.flapping.changes": "test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_called",
+    "detection.flapping.window": "test_changes_that_lie_far_apart_are_no_flapping",
+    "detection.flapping.hold": "test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_called",
+    "detection.storm.share": "test_when_too_much_fails_at_once_only_foundations_are_repaired_and_one_call_goes_out",
+    "detection.storm.least": "test_a_few_targets_are_never_a_storm",
+    "detection.storm.calm": "test_a_storm_is_over_only_when_it_has_been_calm_for_a_while",
+    "integration.health_check_integration": "test_a_target_may_be_left_to_other_detectors_and_all_may",
+    "integration.health_check_interval_seconds": "test_deep_looks_come_at_the_playbooks_interval_where_there_are_light_ones",
     "detection.failures": "test_two_failing_looks_of_three_make_a_failure_and_one_a_suspicion",
     "detection.of": "test_the_policy_says_how_many_looks_of_how_many",
     "control_plane.host": "test_a_control_redis_of_another_host_is_not_restarted_here",
@@ -212,11 +245,6 @@ BEHAVIOUR = {
 
 WAITING = {
     "http.max_streams": "the status page",
-    "integration.health_check_integration": "scheduled probes",
-    "integration.health_check_interval_seconds": "scheduled probes",
-    "integration.chromadb_rollback_enabled": "chromadb",
-    "integration.snapshot_dir": "chromadb",
-    "recovery.chromadb.strategies.snapshot_rollback.script": "chromadb",
     "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
     "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SEVERITIES = ("P0", "P1", "P2", "P3")
 WITHOUT_PRIORITY = "P2"
 
-OVER = frozenset({"degraded_over", "resolved"})
+OVER = frozenset({"degraded_over", "resolved", "storm_over"})
 """Kinds that tell that something else is over."""
 
 PERSON_NEEDED = "RecoveryPersonNeeded"
@@ -30,6 +30,9 @@ NAMES: Mapping[str, str] = {
     "level": PERSON_NEEDED,
     "resolved": PERSON_NEEDED,
     "approval": "RecoveryApprovalPending",
+    "storm": "RecoveryStorm",
+    "storm_over": "RecoveryStorm",
+    "not_probed": "RecoveryProbeBroken",
 }
 
 _LABELS = ("strategy", "result", "mode")
@@ -40,6 +43,9 @@ _SENTENCES: Mapping[str, str] = {
     "level": "{target} is at level {level}: {why}",
     "resolved": "{target} is healthy again",
     "approval": "{strategy} of {target} waits for a person's approval",
+    "storm": "{why}: nothing is repaired but what others stand on",
+    "storm_over": "no storm any more after {seconds:.0f} s: everything is repaired again",
+    "not_probed": "{target} cannot be probed: {why}",
 }
 _RESULTS: Mapping[str, str] = {
     Result.RECOVERED: "{target} was repaired by {strategy}",
