@@ -64,6 +64,10 @@ worker_prefetch_multiplier = 1
 # A broker that went away says nothing about the target: the remedy that runs goes on.
 worker_cancel_long_running_tasks_on_connection_loss = False
 
+# What a leak has made of a pool process goes with it, between two tasks, where the policy says so.
+_recycle_above_mb = _policy.parameter("system", "memory_gc", "recycle_above_mb")
+worker_max_memory_per_child = int(_recycle_above_mb * 1e6 / 1024) if _recycle_above_mb else None
+
 # Results are for producers that ask; the audit trail is what lasts.
 result_expires = 600
 task_ignore_result = False
