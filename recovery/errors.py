@@ -23,6 +23,7 @@ RecoveryError
     ├── TargetRefused         the target answers, and says no: credentials, permissions
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
+    ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
     ├── TargetBusy            another repair or snapshot of it is at work on this host (transient)
     ├── NotCopied             a copy of the target as of one moment cannot be made   (transient)
@@ -193,6 +194,10 @@ class StillUnhealthy(RemedyError):
 
 class DeadlineExceeded(RemedyError):
     code = "deadline_exceeded"
+
+
+class NotConfirmed(RemedyError):
+    code = "not_confirmed"
 
 
 class NothingKept(RemedyError):

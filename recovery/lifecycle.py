@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import evidence, holdings, records
+from recovery import confirmation, evidence, holdings, observations, records
 from recovery import lease as leases
 from recovery.conclusion import Conclusion, conclude, degrade
 from recovery.config import Environment
@@ -143,6 +143,8 @@ class _Attempt:
             return self._conclude(Result.RECOVERED if acted else Result.NOT_NEEDED, after=found)
         error: RemedyError | None = None
         if self.record.stage is not Stage.ACTED:
+            if (doubt := self._doubt(found)) is not None:
+                return doubt
             error = self._act()
             if self.record.dry_run:
                 # One that could not be gone through is no failure of the target: nothing was tried.
@@ -177,6 +179,18 @@ class _Attempt:
             return False
         insisted = self.record.event.force or self.record.forced or self.record.dry_run
         return insisted or self.strategy.declaration.judges_itself
+
+    def _doubt(self, found: ProbeReport) -> Outcome | Skipped | None:
+        """An ending without harm, where two looks do not agree that what can harm is needed."""
+        if not confirmation.is_wanted(self.record, self.strategy):
+            return None
+        if not observations.is_seen_failing(self.control, self.record.target):
+            time.sleep(min(confirmation.PAUSE_SECONDS, self.deadline.left()))
+            found = self._probe()
+        if found.healthy:
+            return self._conclude(Result.NOT_NEEDED, after=found)
+        error = confirmation.contradiction(self.record, self.strategy, found)
+        return self._conclude(Result.FAILED, error, found) if error else None
 
     def _act(self) -> RemedyError | None:
         self.attempts += 1
@@ -323,6 +337,7 @@ class _Attempt:
         if answer is Conclusion.LOST:
             raise LeaseLost("the recovery was concluded by its new holder")
         log.info(_sentence(self.record, outcome), result=result.value)
+        observations.note_outcome(self.control, self.policy, self.record.target, outcome)
         return outcome
 
     def _say(self, outcome: Outcome) -> Conclusion:

@@ -9,6 +9,7 @@ COMPONENT = Component(
     name="chromadb",
     target=ChromaTarget,
     probe="recovery.components.chromadb.probe:probe",
+    light_probe="recovery.components.chromadb.probe:light",
     evidence="recovery.components.chromadb.evidence:evidence",
     probe_seconds=5.0,
     failure_types=(
