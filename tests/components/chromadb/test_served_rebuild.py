@@ -111,7 +111,7 @@ def test_what_an_application_writes_meanwhile_is_not_lost(
 
 @cache
 def batch(first: int, size: int) -> list[list[float]]:
-    return vectors(size, DIMENSION, seed=first if first else 7)
+    return vectors(size, DIMENSION, seed=first or 7)
 
 
 def written(number: int) -> list[float]:
