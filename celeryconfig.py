@@ -107,6 +107,7 @@ imports = (
     "workers.dispatcher",
     "workers.redis",
     "workers.chromadb",
+    "workers.openwebui",
     "workers.system",
     "workers.notify",
     "workers.maintenance",

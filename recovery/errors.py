@@ -14,6 +14,7 @@ RecoveryError
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
+    │   └── CredentialsRefused    and will do so until a person changes them
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
@@ -29,6 +30,8 @@ RecoveryError
     ├── WrongProcess          what answers is not what was started: the policy names another
     ├── NotKept               what is to be brought back is not there: undone, discarded, lost
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
+    ├── SignInsLimited        the target takes no more sign-ins of this account for a while
+    ├── MemoryAway            what is remembered of the target cannot be reached (transient)
     ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
@@ -50,6 +53,7 @@ class RecoveryError(Exception):
 
     code: ClassVar[str] = "error"
     transient: ClassVar[bool] = False
+    needs_person: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, facts: Facts | None = None) -> None:
@@ -204,6 +208,22 @@ class NotKept(RemedyError):
 
 class WouldOverwrite(RemedyError):
     code = "would_overwrite"
+
+
+class CredentialsRefused(TargetRefused):
+    code = "credentials_refused"
+    needs_person = True
+
+
+class SignInsLimited(RemedyError):
+    """``facts``: ``retry_after``, in seconds."""
+
+    code = "sign_ins_limited"
+
+
+class MemoryAway(RemedyError):
+    code = "memory_away"
+    transient = True
 
 
 class NothingFreed(RemedyError):

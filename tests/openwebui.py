@@ -110,11 +110,19 @@ class OpenWebui:
     def token(self, expires_in: float | None = None) -> str:
         """A token as a sign-in makes them."""
         lives = self.expires_in if expires_in is None else expires_in
-        claims: dict[str, Any] = {"id": "user-1", "jti": str(time.time_ns())}
+        claims: dict[str, Any] = {
+            "id": "user-1",
+            "jti": str(time.time_ns()),
+            "iat": int(time.time()),
+        }
         if lives is not None:
             claims["exp"] = int(time.time() + lives)
         signed = f"{_b64({'alg': 'HS256', 'typ': 'JWT'})}.{_b64(claims)}"
         return f"{signed}.{self._signature(signed)}"
+
+    @staticmethod
+    def ends(expires_in: float) -> float:
+        return float(int(time.time() + expires_in))
 
     def api_key(self) -> str:
         key = f"sk-{hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:32]}"

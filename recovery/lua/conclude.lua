@@ -1,10 +1,11 @@
 -- End a recovery in one write: audit entry, counters, cooldown or clear, degraded mode, level,
 -- lease. Said twice it is done once.
 -- ARGV: prefix, id, target, component, strategy, token, result, entry, outcome, past, duration s,
---       cooldown ms, degraded mode (JSON), failures for level 3, is final rung, record ttl s, priority,
+--       cooldown ms, degraded mode (JSON), failures for level 3, why a person, record ttl s, priority,
 --       buckets (comma separated, seconds)
 -- degraded mode: {mode, available, unavailable}; '' where the policy describes none. It is joined
 -- as text, because cjson would store an empty list as an object
+-- why a person: what calls one at once where it failed; '' where nothing does
 -- entry: '' where the policy wants no audit trail
 -- token: the lease's fence; '' where no lease is held (dry run, denied, expired,
 --        withdrawn), 'stale' where
@@ -14,7 +15,7 @@ local id, target, component, strategy, token, result =
   ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local entry, outcome, past, duration = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local cooldown, mode, level_3_failures = ms(ARGV[12]), ARGV[13], ms(ARGV[14])
-local is_final, record_ttl, severity, buckets = ARGV[15] == '1', ms(ARGV[16]), ARGV[17], ARGV[18]
+local why_person, record_ttl, severity, buckets = ARGV[15], ms(ARGV[16]), ARGV[17], ARGV[18]
 local record, state_of_target = key('recovery', id), key('target', target)
 
 local state = redis.call('HGET', record, 'state')
@@ -48,7 +49,11 @@ local function degrade()
   alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
 end
 
+-- While people are led around the target, only whoever leads them back ends that.
+local is_rerouted = redis.call('HEXISTS', state_of_target, 'rerouted') == 1
+
 local function restore()
+  if is_rerouted then return end
   redis.call('HDEL', state_of_target, 'level', 'level_since')
   if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
   level = 1
@@ -74,6 +79,10 @@ elseif result == 'recovered' then
 elseif result == 'not_needed' then
   redis.call('ZREM', key('attempts', target), id)
   restore()
+elseif result == 'rerouted' then
+  redis.call('HSET', state_of_target, 'rerouted', strategy)
+  degrade()
+  level = raise_level(target, 2, strategy .. ' leads around it')
 elseif result == 'failed' then
   redis.call('ZADD', key('failures', target), happened, id)
   redis.call('ZREMRANGEBYSCORE', key('failures', target), '-inf', now - HOUR)
@@ -84,8 +93,8 @@ elseif result == 'failed' then
   redis.call('HDEL', state_of_target, 'healthy_from')
   degrade()
   local failures = failures_in_hour(target)
-  if is_final then
-    level = raise_level(target, 3, strategy .. ' is the last resort, and it failed')
+  if why_person ~= '' then
+    level = raise_level(target, 3, why_person)
   elseif failures >= level_3_failures then
     level = raise_level(target, 3, failures .. ' failures in an hour')
   else
@@ -105,7 +114,7 @@ redis.call('PEXPIRE', key('attempts', target), HOUR)
 
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
-if result == 'recovered' or result == 'failed' then
+if result == 'recovered' or result == 'rerouted' or result == 'failed' then
   local bucket = '+Inf'
   for bound in string.gmatch(buckets, '[^,]+') do
     if tonumber(duration) <= tonumber(bound) then bucket = bound break end

@@ -6,8 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from recovery import encryption
+from recovery.components.openwebui.target import OpenWebuiTarget
+from recovery.controlplane import ControlPlane
+from recovery.memory import TargetMemory
 from tests.components.openwebui import instances
+from tests.components.openwebui.describing import REF, described
 from tests.components.openwebui.instances import Instance
+from tests.journals import RECOVERY
+from tests.openwebui import OpenWebui
+from tests.servers import RedisServer
 
 
 @pytest.fixture(
@@ -24,3 +32,28 @@ def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
     found.upstream.start()
     yield found
     found.upstream.kill()
+
+
+@pytest.fixture(autouse=True)
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> str:
+    key = encryption.new_key()
+    monkeypatch.setenv("RECOVERY_SECRET_KEY", key)
+    return key
+
+
+@pytest.fixture
+def control(control_redis: RedisServer) -> Iterator[ControlPlane]:
+    control = ControlPlane(control_redis.client())
+    yield control
+    control.redis.close()
+
+
+@pytest.fixture
+def memory(control: ControlPlane) -> TargetMemory:
+    """As a recovery has it: outside of one nobody asks a model."""
+    return TargetMemory(control, REF, recovery_id=RECOVERY)
+
+
+@pytest.fixture
+def target(openwebui: OpenWebui, memory: TargetMemory) -> OpenWebuiTarget:
+    return described(openwebui.url, memory)
