@@ -1,4 +1,4 @@
-"""What ``recovery.client`` costs an application: a question, and a command of a protected client.
+"""What ``recovery.client`` and ``recovery.degraded`` cost: a question, a protected command.
 
 The question ``may_use`` is put beside a dict lookup, and beside a Redis HGET, which is what asking
 the control plane each time would be. The commands are GETs in turns by a bare client, by a
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import redis
 
 import recovery.client
+import recovery.degraded
 from bench import report, servers
 
 LIMIT = 0.05
@@ -37,7 +38,7 @@ def main() -> None:
     with servers.folder() as where, servers.redis_server(where) as url:
         asking = redis.Redis.from_url(url)
         asking.hset("recovery:degraded", "chromadb/default", json.dumps(MODE))
-        if not recovery.client.start(url, wait=10) or recovery.client.may_use(CAPABILITY):
+        if not recovery.client.start(url, wait=10) or recovery.degraded.may_use(CAPABILITY):
             raise RuntimeError("the degraded mode is not known")
         ours, lookup, hget = questions(asking, rounds)
         bare, protected, awaiting = commands(url, rounds)
@@ -66,7 +67,7 @@ def questions(
     asking: redis.Redis, rounds: int
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Microseconds of ``may_use``, of a dict lookup, and of an HGET."""
-    may_use, unavailable = recovery.client.may_use, dict.fromkeys(MODE["unavailable"])
+    may_use, unavailable = recovery.degraded.may_use, dict.fromkeys(MODE["unavailable"])
 
     def ours() -> None:
         for _ in range(BATCH):

@@ -1,97 +1,111 @@
-"""What still works while a component does not: one question for applications, and a subscription.
+"""What an application may use now: answered from memory, kept up to date by a background thread.
 
-A degraded mode is set when a recovery of a target failed and cleared when a probe has proven the
-target healthy; both happen in the script that concludes a recovery.
+``may_use("semantic_search")`` costs two lookups and never waits. What is known comes from the
+control plane; while that is away, from its last word and from what this process sees of its own
+Redis servers (those that ``recovery.client.protect`` knows).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
-from recovery.controlplane import reachable
+from recovery.client.knowledge import Change
+from recovery.client.listener import LISTENER
+from recovery.environment import is_client_off
+from recovery.modes import DegradedMode
 
-if TYPE_CHECKING:
-    from recovery.config import Policy
-    from recovery.controlplane import ControlPlane
+__all__ = [
+    "Change",
+    "DegradedMode",
+    "age",
+    "is_stale",
+    "may_use",
+    "modes",
+    "requires",
+    "subscribe",
+]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DegradedMode:
-    """A mode that a target is in, with what applications can and cannot do meanwhile."""
-
-    target: str
-    mode: str
-    since: datetime
-    recovery_id: str
-    available: tuple[str, ...]
-    unavailable: tuple[str, ...]
-
-    @classmethod
-    def from_dict(cls, target: str, held: Mapping[str, Any]) -> Self:
-        """As the control plane holds and publishes it; ``since`` is in milliseconds there."""
-        return cls(
-            target=target,
-            mode=held["mode"],
-            since=datetime.fromtimestamp(held["since"] / 1000, UTC),
-            recovery_id=held["recovery_id"],
-            available=tuple(held["available"]),
-            unavailable=tuple(held["unavailable"]),
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "target": self.target,
-            "mode": self.mode,
-            "since": self.since.isoformat(timespec="seconds"),
-            "recovery_id": self.recovery_id,
-            "available_capabilities": list(self.available),
-            "unavailable_capabilities": list(self.unavailable),
-        }
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def active(control: ControlPlane, policy: Policy) -> tuple[DegradedMode, ...]:
-    """Every degraded mode now, with the capabilities that held when it was set.
+def may_use(capability: str) -> bool:
+    """False while a degraded mode lists the capability as unavailable, by the last we know.
 
-    Raises ``ControlPlaneUnavailable``.
+    Before anything is known, everything may be used.
     """
-    with reachable():
-        stored = control.redis.hgetall(control.key("degraded"))
-    return tuple(
-        DegradedMode.from_dict(target, _declared(policy, json.loads(text)))
-        for target, text in sorted(stored.items())
-    )
+    if not LISTENER.is_settled:
+        LISTENER.start_unasked()
+    return capability not in LISTENER.knowledge.unavailable
 
 
-def _declared(policy: Policy, held: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was stored before capabilities were stored along has those of the policy."""
-    section = policy.degraded_modes.get(held["mode"])
-    declared = {
-        "available": section.available_capabilities if section else (),
-        "unavailable": section.unavailable_capabilities if section else (),
-    }
-    return {**declared, **held}
+def modes() -> tuple[DegradedMode, ...]:
+    """The degraded modes, by the last we know."""
+    LISTENER.start_unasked()
+    return tuple(LISTENER.knowledge.modes.values())
 
 
-def may_use(control: ControlPlane, policy: Policy, capability: str) -> bool:
-    """False while any active degraded mode lists the capability as unavailable."""
-    return all(capability not in mode.unavailable for mode in active(control, policy))
+def age() -> float | None:
+    """Seconds since the degraded modes were last read as a whole; ``None`` where they never were.
 
-
-def changes(control: ControlPlane) -> Iterator[dict[str, Any]]:
-    """Yield each change from now on; blocks between them.
-
-    ``{target, mode, active}``, and where it is active ``since``, ``recovery_id``, ``available`` and
-    ``unavailable`` as well.
+    They are read every 30 s, and changes are heard at once.
     """
-    with control.redis.pubsub(ignore_subscribe_messages=True) as subscription:
-        with reachable():
-            subscription.subscribe(control.key("degraded"))
-        while True:
-            with reachable():
-                message = subscription.get_message(timeout=1.0)
-            if message is not None:
-                yield json.loads(message["data"])
+    return LISTENER.knowledge.age()
+
+
+def is_stale() -> bool:
+    """Whether the control plane is away, or was never reached: answers are those of ``age()``
+    seconds ago, and of what this process sees by itself."""
+    return not LISTENER.knowledge.is_current
+
+
+def subscribe(subscriber: Callable[[Change], object]) -> Callable[[], None]:
+    """Call ``subscriber`` with each ``Change`` from now on; returns what ends it.
+
+    It is called on the background thread, one change after the other, and must return soon. What it
+    raises is logged. In asyncio: ``subscribe(lambda change: loop.call_soon_threadsafe(…))``.
+    """
+    if is_client_off():
+        return lambda: None
+    LISTENER.start_unasked()
+    LISTENER.subscribe(subscriber)
+    return lambda: LISTENER.unsubscribe(subscriber)
+
+
+class requires:  # noqa: N801 - reads as a word where it is used
+    """``@requires("semantic_search", otherwise=plain_search)`` calls ``otherwise`` with the same
+    arguments while the capability is unavailable.
+
+    ``with requires("semantic_search") as may:`` asks once for the whole block.
+    """
+
+    def __init__(self, capability: str, otherwise: Callable[..., Any] | None = None) -> None:
+        self.capability = capability
+        self.otherwise = otherwise
+
+    def __call__(self, function: Function) -> Function:
+        """Raises ``TypeError`` where there is no ``otherwise``."""
+        otherwise, capability = self.otherwise, self.capability
+        if otherwise is None:
+            raise TypeError(f"@requires({capability!r}) wants to know what to do otherwise")
+
+        @wraps(function)
+        def choose(*args: Any, **kwargs: Any) -> Any:
+            chosen = function if may_use(capability) else otherwise
+            return chosen(*args, **kwargs)
+
+        @wraps(function)
+        async def choose_and_wait(*args: Any, **kwargs: Any) -> Any:
+            answer = choose(*args, **kwargs)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        is_async = inspect.iscoroutinefunction(function)
+        return cast("Function", choose_and_wait if is_async else choose)
+
+    def __enter__(self) -> bool:
+        return may_use(self.capability)
+
+    def __exit__(self, *exception: object) -> None:
+        return None

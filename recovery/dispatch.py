@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from recovery import holdings, reconcile
+from recovery import holdings, reconcile, registry
 from recovery.admission import Mode, StaleLease, ask
 from recovery.controlplane import reachable
 from recovery.errors import InvalidEvent, NotKept, UnknownRecovery
@@ -57,6 +57,7 @@ def dispatch(
         event = read_event(recovery_id, message, policy)
         if event.undo_of is not None:
             return _undo(control, policy, event)
+        _check_host(control, policy, event)
         strategy = _choose(control, policy, event)
         if isinstance(strategy, NoRemedy):
             return Dispatched(
@@ -104,6 +105,21 @@ def admit(
             )
         )
     return Dispatched(decision=answer, event=event, assignments=tuple(followed))
+
+
+def _check_host(control: ControlPlane, policy: Policy, event: FailureEvent) -> None:
+    """A target that is "this host" is the wrong one as soon as there are several.
+
+    Raises ``InvalidEvent``: whichever dispatcher took the event would repair its own host.
+    """
+    if not policy.is_here_by_default(event.target):
+        return
+    hosts = registry.hosts_of(event.target.component, registry.workers(control))
+    if len(hosts) > 1:
+        raise InvalidEvent(
+            f"{event.target} could be any of {', '.join(hosts)}: give each host its own target",
+            {"field": "target", "allowed": list(hosts)},
+        )
 
 
 def _was_never_sent(answer: Decision) -> bool:

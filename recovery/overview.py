@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from recovery import approvals, audit, degraded, disabling, metrics
+from recovery import approvals, audit, disabling, metrics, modes
 from recovery.config import Environment
 from recovery.controlplane import reachable
 
@@ -45,7 +45,7 @@ class Overview:
     refused: int
     success_rate: float | None
     targets: tuple[TargetState, ...]
-    degraded: tuple[degraded.DegradedMode, ...]
+    degraded: tuple[modes.DegradedMode, ...]
     pending: tuple[approvals.PendingApproval, ...]
     disabled: tuple[disabling.Disabled, ...]
     recent: tuple[audit.AuditEntry, ...]
@@ -75,7 +75,7 @@ def overview(control: ControlPlane, policy: Policy, recent: int = 10) -> Overvie
         refused=sum(counted.refused.values()),
         success_rate=counted.success_rate,
         targets=target_states(control, policy),
-        degraded=degraded.active(control, policy),
+        degraded=modes.active(control, policy),
         pending=approvals.pending(control),
         disabled=disabling.disabled(control, policy),
         recent=audit.latest(control, recent, audit.folder_of(policy, Environment.read())),

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 RESUMPTIONS = 2
 """How often a recovery is handed to another worker before it is taken to be what kills them."""
 
+ABSENT_SECONDS = registry.DEAD_SECONDS
+"""How long a recovery waits for a worker where none that lives consumes its queue: one that is
+started again has time to come, and one that was killed just before counts as dead by then."""
+
 QUIET_SECONDS = 60.0
 LONGEST_BURST_SECONDS = 3600.0
 
@@ -35,31 +39,26 @@ def expired_leases(control: ControlPlane) -> tuple[TargetRef, ...]:
 
 
 def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[Assignment, ...]:
-    """Settle one target's lease if it has run out; what must be sent is returned."""
-    answer, recovery_id, strategy = control.run(
-        "expire",
-        str(target),
-        int(RESEND_SECONDS * 1000),
-        int(policy.limits(target).queue_wait_seconds * 1000),
-        RESUMPTIONS,
-    )
+    """Settle one target's lease if it has run out; what must be sent is returned.
+
+    A busy worker has ``queue_wait_seconds`` to take what waits; a queue that nobody consumes is
+    given up after ``ABSENT_SECONDS``.
+    """
+    answer, recovery_id, strategy = _look(control, policy, target, ABSENT_SECONDS)
+    if answer == "absent":
+        if nobody := registry.complaint(control, _queue(control, policy, target, recovery_id)):
+            _leave_unclaimed(control, policy, recovery_id, f"not taken: {nobody}")
+            return ()
+        answer, recovery_id, strategy = _look(control, policy, target, 0)
     if answer in ("resend", "resume"):
         host = records.load(control, recovery_id).bound_to
         return (Assignment(recovery_id=recovery_id, target=target, strategy=strategy, host=host),)
     if answer == "unclaimed":
         waited = policy.limits(target).queue_wait_seconds
-        host = records.load(control, recovery_id).bound_to
-        worker = f"worker of {host}" if host else "worker"
-        detail = f"no {worker} took it from its queue within {waited:g} s"
-        queue = f"{target.component}.{host}" if host else policy.queue(target)
-        if nobody := registry.complaint(control, queue):
+        detail = f"no worker took it from its queue within {waited:g} s"
+        if nobody := registry.complaint(control, _queue(control, policy, target, recovery_id)):
             detail = f"{detail}: {nobody}"
-        _give_up(
-            control,
-            policy,
-            recovery_id,
-            Outcome(result=Result.UNCLAIMED, error="unclaimed", detail=detail),
-        )
+        _leave_unclaimed(control, policy, recovery_id, detail)
     elif answer == "dead":
         _give_up(
             control,
@@ -72,6 +71,30 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
             ),
         )
     return ()
+
+
+def _look(
+    control: ControlPlane, policy: Policy, target: TargetRef, absent_seconds: float
+) -> tuple[str, str, str]:
+    answer, recovery_id, strategy = control.run(
+        "expire",
+        str(target),
+        int(RESEND_SECONDS * 1000),
+        int(policy.limits(target).queue_wait_seconds * 1000),
+        RESUMPTIONS,
+        int(absent_seconds * 1000),
+    )
+    return answer, recovery_id, strategy
+
+
+def _queue(control: ControlPlane, policy: Policy, target: TargetRef, recovery_id: str) -> str:
+    host = records.load(control, recovery_id).bound_to
+    return f"{target.component}.{host}" if host else policy.queue(target)
+
+
+def _leave_unclaimed(control: ControlPlane, policy: Policy, recovery_id: str, detail: str) -> None:
+    outcome = Outcome(result=Result.UNCLAIMED, error="unclaimed", detail=detail)
+    _give_up(control, policy, recovery_id, outcome)
 
 
 def decided(control: ControlPlane) -> tuple[records.Recovery, ...]:

@@ -96,6 +96,12 @@ def complaint(control: ControlPlane, queue: str) -> str:
     return f"no live worker consumes queue {queue}" if unconsumed([queue], workers(control)) else ""
 
 
+def hosts_of(component: str, seen: Iterable[Seen]) -> tuple[str, ...]:
+    """The hosts on which some worker lives that consumes this component's queue of its host."""
+    living = (one.worker for one in seen if one.is_alive)
+    return tuple(sorted({w.host for w in living if f"{component}.{w.host}" in w.queues}))
+
+
 def _seen(stored: dict[str, str], now_ms: int) -> Seen:
     worker = Worker(
         node=stored["node"],

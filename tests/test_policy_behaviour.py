@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from recovery import alerts, approvals, audit, degraded, disabling, dispatch, lease, reconcile
+from recovery import (
+    alerts,
+    approvals,
+    audit,
+    disabling,
+    dispatch,
+    lease,
+    modes,
+    reconcile,
+    registry,
+)
 from recovery.admission import Mode, ask
 from recovery.components.redis.probe import probe
 from recovery.components.redis.target import RedisTarget
@@ -29,6 +39,7 @@ from recovery.events import (
 )
 from recovery.lease import claim
 from recovery.records import load
+from recovery.registry import Worker
 from tests.policies import make_policy
 from tests.servers import RedisServer
 from tests.waiting import until
@@ -139,6 +150,37 @@ def test_what_no_worker_takes_in_time_ends_with_an_alert_and_gives_its_attempt_b
     assert outcome.result is Result.UNCLAIMED
     assert gate.control.redis.zcard(gate.control.key("attempts", TARGET)) == 0
     assert "unclaimed" in {alert.get("result") for alert in gate.alerts()}
+
+
+def test_a_queue_that_nobody_consumes_is_given_up_long_before_a_busy_worker_is(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "ABSENT_SECONDS", 0.2)
+    worker = Worker(
+        node="w@here", host="here", pid=7, version="1", queues=("redis",), concurrency=1, active=1
+    )
+    registry.register(gate.control, worker)
+    gate.turn(recovery={"queue_wait_seconds": 600})
+    gate.ask("1")
+
+    def looked_at() -> tuple[Assignment, ...]:
+        # As when the time until the next look is over.
+        gate.control.redis.hset(gate.control.key("lease", TARGET), "expires", 1)
+        return reconcile.settle(gate.control, gate.policy, TARGET)
+
+    assert looked_at(), "nobody has waited for long yet"
+    until(lambda: gate.control.now_ms() > load(gate.control, "1").received_ms + 200)
+    assert looked_at(), "somebody who is busy will take it"
+    registry.unregister(gate.control, worker)
+
+    assert looked_at() == ()
+
+    outcome = load(gate.control, "1").outcome
+    assert outcome is not None
+    assert outcome.result is Result.UNCLAIMED
+    assert "no live worker consumes queue redis" in outcome.detail
+    (level,) = [alert for alert in gate.alerts() if alert["kind"] == "level"]
+    assert level["why"] == outcome.detail
 
 
 def test_an_approval_expires_after_the_policys_time(gate: Gate) -> None:
@@ -294,7 +336,7 @@ def test_capabilities_are_what_the_mode_lists(gate: Gate) -> None:
     gate.ask("1")
     gate.end("1", Result.FAILED)
 
-    (mode,) = degraded.active(gate.control, gate.policy)
+    (mode,) = modes.active(gate.control, gate.policy)
 
     assert mode.available == ("basic_conversation",)
     assert mode.unavailable == ("long_term_memory",)

@@ -118,6 +118,12 @@ BEHAVIOUR = {
     f"{SYSTEM}.processes.name": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.cmdline": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    f"{SYSTEM}.processes.worker": "test_a_worker_of_ours_that_takes_nothing_is_hung_and_restarted",
+    f"{SYSTEM}.processes.socket": "test_a_socket_file_has_to_be_listened_on",
+    f"{SYSTEM}.processes.url": "test_a_hung_server_still_accepts_and_is_restarted_as_it_does_not_answer",
+    f"{SYSTEM}.processes.check": "test_what_could_not_be_started_again_is_not_stopped",
+    "recovery.system.strategies.process_restart.stop_grace": "test_one_that_ignores_term_is_killed",
+    "recovery.system.strategies.process_restart.steady": "test_one_that_ends_at_once_is_no_success_and_was_tried_twice",
     f"{SYSTEM}.processes.port": "test_a_process_has_to_accept_connections_on_its_port",
     f"{SYSTEM}.processes.heartbeat_file": "test_a_worker_without_a_sign_of_life_is_hung",
     f"{SYSTEM}.processes.heartbeat_seconds": "test_a_worker_without_a_sign_of_life_is_hung",
@@ -200,7 +206,9 @@ def keys(annotation: Any, path: str = "") -> Iterator[str]:
 def shortened(key: str) -> str:
     """A key that every component or every strategy has, written once."""
     components = "|".join(COMPONENTS)
-    key = re.sub(r"^(control_plane|recovery\.\w+\.targets)\.runtime\.", f"{RUNTIME}.", key)
+    key = re.sub(
+        r"^(control_plane|recovery\.\w+\.targets(\.processes)?)\.runtime\.", f"{RUNTIME}.", key
+    )
     wide = re.sub(rf"^recovery\.({components})\.strategies\.\w+\.", f"{STRATEGY}.", key)
     wide = re.sub(rf"^recovery\.({components})\.", "recovery.*.", wide)
     return wide if wide in BEHAVIOUR else key

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from recovery import audit, degraded, holdings, producer, records
+from recovery import audit, holdings, modes, producer, records
 from recovery.admission import Mode, ask
 from recovery.config import Environment
 from recovery.dispatch import dispatch
@@ -93,7 +93,7 @@ def trouble(stack: Stack) -> dict[str, Any]:
         "attempts": redis_.zrange(key("attempts", TARGET), 0, -1),
         "cools": redis_.pttl(key("cooldown", TARGET)) > 0,
         "target": redis_.hgetall(key("target", TARGET)),
-        "modes": [mode.mode for mode in degraded.active(stack.control, stack.policy)],
+        "modes": [mode.mode for mode in modes.active(stack.control, stack.policy)],
         "outcomes": redis_.lrange(key("outcomes", TARGET), 0, -1),
     }
 

@@ -14,7 +14,7 @@ from celery import Task, bootsteps
 from celery.signals import task_received
 from celery.worker import state
 
-from recovery import producer
+from recovery import heard, producer
 from recovery.liveness import SIGN_SECONDS, Sign
 from recovery.supervisor import LIFELINE
 from workers.app import app
@@ -54,18 +54,32 @@ class Voice:
     def __init__(self) -> None:
         self._lifeline: socket.socket | None = None
         self._heard: float | None = None
+        self._sign: heard.Sign | None = None
 
-    def find(self) -> bool:
+    def find(self, node: str) -> bool:
         """Take up the descriptor that the supervisor left, if it did."""
         descriptor = os.environ.pop(LIFELINE, None)
         if descriptor is not None:
             self._lifeline = socket.socket(fileno=int(descriptor))
             self._lifeline.setblocking(False)
             self._lifeline.set_inheritable(False)
+            self._begin_sign(node.partition("@")[0])
         return self._lifeline is not None
 
     def note_message(self) -> None:
         self._heard = time.monotonic()
+        if self._sign is not None:
+            self._sign.touch()
+
+    def _begin_sign(self, name: str) -> None:
+        """Only where pulses come: who gets no message has no need to take one."""
+        sign = heard.Sign(name)
+        try:
+            sign.begin()
+        except OSError as error:
+            log.warning("the probe of this host will not see this worker", error=str(error))
+        else:
+            self._sign = sign
 
     def say(self, consumer: Any) -> None:
         if self._lifeline is None:
@@ -78,6 +92,9 @@ class Voice:
             slots=consumer.pool.num_processes,
             ailment=_ailment(consumer.controller),
         )
+        if self._sign is not None and sign.is_full:
+            # A full one takes none, and that its loop runs is all that can be asked of it.
+            self._sign.touch()
         # A supervisor that is away or does not listen must not stop a worker.
         with suppress(OSError):
             self._lifeline.send(sign.encode())
@@ -97,7 +114,7 @@ class Lifeline(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self.enabled = voice.find()
+        self.enabled = voice.find(consumer.hostname)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         hub.timer.call_repeatedly(SIGN_SECONDS, voice.say, (consumer,))

@@ -11,6 +11,7 @@ from recovery import approvals, audit, holdings, producer, reconcile
 from recovery.strategy import COMPONENTS
 from workers import context, orphans
 from workers.app import app
+from workers.task import nudge_notify
 
 SWEEP = "recovery.sweep_kept"
 ANSWER_SECONDS = 1.0
@@ -31,6 +32,9 @@ def reconcile_leases() -> int:
             log.warning("sent again", recovery_id=assignment.recovery_id, target=str(target))
             producer.assign(assignment, policy, app)
         settled += 1
+    if settled:
+        # What was given up has an alert, which must not wait for the next tick.
+        nudge_notify()
     orphans.restore(app, (producer.DISPATCH_QUEUE, "celery"))
     return settled
 

@@ -16,6 +16,7 @@ log = structlog.get_logger()
 disk_cleanup = strategy_task("system", "disk_cleanup")
 memory_gc = strategy_task("system", "memory_gc")
 file_handle_cleanup = strategy_task("system", "file_handle_cleanup")
+process_restart = strategy_task("system", "process_restart")
 
 
 @worker_process_init.connect

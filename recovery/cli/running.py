@@ -112,6 +112,7 @@ def worker(
     with ExitStack() as stack:
         house = _House(stack, loglevel, deaf_after)
         chosen = queues.split(",") if queues else host_queues()
+        house.introduce()
         house.add_worker(name, chosen, concurrency, beat=beat)
         house.add_guard()
         house.run(grace)
@@ -187,6 +188,19 @@ class _House:
         )
         command = worker_command(node, queues, concurrency, beat=beat, loglevel=self._loglevel)
         self.add(Program(name=name, command=command, watch=pulse))
+
+    def introduce(self) -> None:
+        """Say which targets are this host's own: one that has another name waits for nothing."""
+        from structlog import get_logger
+
+        host, policy, log = self.environment.host, self.policy, get_logger()
+        hosts = sorted(
+            {found for ref in policy.target_refs() if (found := policy.target(ref).host)}
+        )
+        if own := policy.targets_of(host):
+            log.info("this host's own targets", host=host, targets=[str(ref) for ref in own])
+        elif hosts:
+            log.warning("no target of the policy is this host's", host=host, named=hosts)
 
     def add_guard(self) -> None:
         from recovery.supervisor import Program

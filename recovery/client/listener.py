@@ -1,4 +1,4 @@
-"""The one background thread of an application: hears the control plane, renews, reports.
+"""The one background thread of an application: hears the control plane, renews, looks, reports.
 
 It never ends by itself. While the control plane is away it tries again with growing pauses, and
 what is known stays known. A forked child gets a thread of its own.
@@ -15,7 +15,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from recovery.client.knowledge import Knowledge
+from recovery.client.knowledge import Knowledge, Subscriber
+from recovery.client.looks import Looks
 from recovery.client.renewals import Renewals
 from recovery.client.reports import Outbox
 from recovery.client.subscription import NOTICES, Heard, Subscription
@@ -62,6 +63,7 @@ class Listener:
     def __init__(self) -> None:
         self.knowledge = Knowledge()
         self.renewals = Renewals()
+        self.looks = Looks()
         self.outbox = Outbox()
         self.is_settled = False
         """Whether nobody needs to start the thread: it runs, or it is not wanted."""
@@ -72,6 +74,7 @@ class Listener:
         # Held while a lock of others may be held too: a child must not inherit it locked.
         self._gate = threading.Lock()
         self._forking: int | None = None
+        self._is_away = False
         self._said = ""
 
     def start(self, redis_url: str | None = None, prefix: str | None = None) -> None:
@@ -106,7 +109,17 @@ class Listener:
             thread.join(CONNECT_TIMEOUT + ANSWER_TIMEOUT + TICK_SECONDS)
         self.renewals.clear()
         self.knowledge = Knowledge()
+        self.looks = Looks()
         self.outbox = Outbox()
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        with self._lock:
+            self.knowledge.subscribers += (subscriber,)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        with self._lock:
+            kept = tuple(one for one in self.knowledge.subscribers if one != subscriber)
+            self.knowledge.subscribers = kept
 
     @property
     def is_running(self) -> bool:
@@ -131,6 +144,8 @@ class Listener:
         self._lock, self._gate = threading.Lock(), threading.Lock()
         self.outbox = Outbox()
         self.renewals.after_fork()
+        self.knowledge.lose()
+        self.looks = Looks()
         if self._thread is not None:
             # Spreads load; nothing secret.
             after = random.uniform(0, FORK_SPREAD)  # noqa: S311
@@ -156,6 +171,8 @@ class Listener:
                 self._say(f"the control plane is away, going on with what is known: {error}")
             except Exception:
                 log.exception("listening to the control plane failed; it will be tried again")
+            self.knowledge.lose()
+            self._is_away = not stop.is_set()
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             # Spreads load; nothing secret.
@@ -181,6 +198,7 @@ class Listener:
                 if subscription.is_read_due:
                     self._take_all(*subscription.read())
                     followed.has_read.set()
+                    self._is_away = False
                 self._do_what_is_due()
         self.renewals.forget_notices()
 
@@ -202,6 +220,17 @@ class Listener:
             self.renewals.renew_due()
             if not self.outbox.is_empty.is_set():
                 self.outbox.deliver(self._followed.environment)
+        self._look()
+
+    def _look(self) -> None:
+        """Without the gate: a fork waits for no server."""
+        for target, works in self.looks.due(
+            self.renewals.by_target(),
+            everything=self._is_away,
+            doubted=self.knowledge.doubted,
+        ):
+            self.knowledge.see(target, works=works)
+        self.knowledge.forget_old()
 
     def _say(self, text: str) -> None:
         """Once for each change, not for each try."""

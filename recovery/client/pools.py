@@ -27,6 +27,10 @@ class Renewable(Protocol):
         """Await nothing any more; in a forked child, nothing of the parent's either."""
         ...
 
+    def answers(self) -> bool:
+        """Whether the server answers to a connection of its own, made as the pool makes them."""
+        ...
+
 
 def pool_of(client: Any) -> Any:
     """The pool behind a client of redis-py; raises ``TypeError`` where there is none."""
@@ -50,6 +54,16 @@ def renewable(pool: Any) -> Renewable:
     return ThreadedPool(pool) if isinstance(pool, ConnectionPool) else LoopPool(pool)
 
 
+LOOK_SECONDS = 1.0
+
+
+def _as_a_look(options: dict[str, Any]) -> dict[str, Any]:
+    """A pool's options with short patience and without retries."""
+    short = {"socket_timeout": LOOK_SECONDS, "socket_connect_timeout": LOOK_SECONDS}
+    alone: dict[str, Any] = {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
+    return {**options, **short, **alone}
+
+
 class ThreadedPool:
     """A ``redis.ConnectionPool``."""
 
@@ -69,6 +83,25 @@ class ThreadedPool:
         pool = self._pool()
         if pool is not None:
             vars(pool).pop("release", None)
+
+    def answers(self) -> bool:
+        from redis.exceptions import NoPermissionError, RedisError
+
+        pool = self._pool()
+        if pool is None:
+            return True
+        connection = pool.connection_class(**_as_a_look(pool.connection_kwargs))
+        try:
+            connection.connect()
+            connection.send_command("PING")
+            connection.read_response()
+        except NoPermissionError:
+            return True
+        except (RedisError, OSError):
+            return False
+        finally:
+            connection.disconnect()
+        return True
 
     def _renew(self, pool: Any) -> None:
         # Whoever takes or returns a connection holds this lock: each is either idle or in use.
@@ -148,6 +181,28 @@ class LoopPool:
         pool = self._pool()
         if pool is not None:
             vars(pool).pop("release", None)
+
+    def answers(self) -> bool:
+        """In an event loop of its own, which ends with the answer."""
+        pool = self._pool()
+        return True if pool is None else asyncio.run(self._ping(pool))
+
+    async def _ping(self, pool: Any) -> bool:
+        from redis.exceptions import NoPermissionError, RedisError
+
+        connection = pool.connection_class(**_as_a_look(pool.connection_kwargs))
+        try:
+            async with asyncio.timeout(2 * LOOK_SECONDS):
+                await connection.connect()
+                await connection.send_command("PING")
+                await connection.read_response()
+        except NoPermissionError:
+            return True
+        except (RedisError, OSError):
+            return False
+        finally:
+            await connection.disconnect(nowait=True)
+        return True
 
     def _begin_soon(self) -> None:
         self._beginning = asyncio.get_running_loop().create_task(self._begin())

@@ -98,6 +98,10 @@ class Renewals:
                 else:
                     log.info("connections of %s renewed", protected.target)
 
+    def by_target(self) -> dict[str, Renewable]:
+        """One pool of each target."""
+        return {protected.target: protected.renewable for protected in self._all()}
+
     def after_fork(self) -> None:
         """In the child: its pools have connections of their own, and locks may have been held."""
         self._lock = threading.Lock()

@@ -181,6 +181,16 @@ class Policy:
         host = self.target(ref).host
         return f"{ref.component}.{host}" if host else ref.component
 
+    def is_here_by_default(self, ref: TargetRef) -> bool:
+        """Whether a target is this host's only because the file says of no host that it is."""
+        written = getattr(self.document.recovery, ref.component).targets.get(ref.name)
+        is_named = written is not None and written.host is not None
+        return ref.name == DEFAULT_TARGET and not is_named and self.target(ref).host is not None
+
+    def targets_of(self, host: str) -> tuple[TargetRef, ...]:
+        """Those that can be repaired on this host alone."""
+        return tuple(ref for ref in self.target_refs() if self.target(ref).host == host)
+
     @cached_property
     def _target_refs(self) -> tuple[TargetRef, ...]:
         return tuple(

@@ -108,19 +108,19 @@ class _Scenes:
         self.target.wait()
         outcome = self._run("connection_error")
         _expect(outcome.result.value == "failed", f"a dead Redis was called {outcome.result}")
-        from recovery import degraded
+        from recovery import modes
 
-        modes = degraded.active(self.control, self.policy)
-        _expect(bool(modes), "no degraded mode")
-        may = degraded.may_use(self.control, self.policy, "long_term_memory")
+        active = modes.active(self.control, self.policy)
+        _expect(bool(active), "no degraded mode")
+        may = all("long_term_memory" not in mode.unavailable for mode in active)
         _expect(not may, "long_term_memory is still allowed")
-        _say(f"degraded mode {modes[0].mode}: may I use long_term_memory? {may}")
+        _say(f"degraded mode {active[0].mode}: may I use long_term_memory? {may}")
         refused = self._send("connection_error")
         _expect(refused == "cooldown", f"expected a cooldown, got {refused}")
 
     def _approved(self) -> None:
         _title("3. The next rung restarts it, and waits for a person")
-        from recovery import approvals, degraded, producer
+        from recovery import approvals, modes, producer
 
         time.sleep(COOLDOWN_SECONDS + 0.2)
         identity = producer.trigger("redis", "connection_error")
@@ -130,7 +130,7 @@ class _Scenes:
         producer.follow_approval(identity)
         outcome = self._follow(identity, is_approved=True)
         _expect(outcome.result.value == "recovered", f"not recovered: {outcome}")
-        _expect(not degraded.active(self.control, self.policy), "still degraded")
+        _expect(not modes.active(self.control, self.policy), "still degraded")
         _say("degraded mode over; cooldown cleared")
 
     def _over_the_limit(self) -> None:

@@ -115,7 +115,7 @@ if mode == 'resume' then
 else
   start_record('queued')
 end
-redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued',
+redis.call('HSET', key('lease', target), 'id', id, 'phase', 'queued', 'queued', now,
   'give_up', now + queue_wait, 'expires', now + resend)
 redis.call('ZADD', key('leases'), now + resend, target)
 return 'admitted'

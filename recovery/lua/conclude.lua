@@ -49,19 +49,9 @@ local function degrade()
   alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
 end
 
--- While people are led around the target, only whoever leads them back ends that.
-local is_rerouted = redis.call('HEXISTS', state_of_target, 'rerouted') == 1
-
-local function restore()
-  if is_rerouted then return end
-  redis.call('HDEL', state_of_target, 'level', 'level_since')
-  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
-  level = 1
-  if not degraded then return end
-  redis.call('HDEL', key('degraded'), target)
-  local held = cjson.decode(degraded).mode
-  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
-  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+local function mend()
+  restore(target, id, level, degraded)
+  if redis.call('HEXISTS', state_of_target, 'rerouted') == 0 then level = 1 end
 end
 
 -- What a host did alone may be older than what is known of the target by now.
@@ -75,10 +65,10 @@ elseif result == 'recovered' then
   if redis.call('HEXISTS', state_of_target, 'trial') == 1 then
     redis.call('HSET', state_of_target, 'healthy_from', now)
   end
-  restore()
+  mend()
 elseif result == 'not_needed' then
   redis.call('ZREM', key('attempts', target), id)
-  restore()
+  mend()
 elseif result == 'rerouted' then
   redis.call('HSET', state_of_target, 'rerouted', strategy)
   degrade()
@@ -103,7 +93,7 @@ elseif result == 'failed' then
 elseif result == 'unclaimed' then
   redis.call('ZREM', key('attempts', target), id)
   degrade()
-  level = raise_level(target, 2, 'no worker took the recovery')
+  level = raise_level(target, 2, cjson.decode(outcome).detail)
 elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending'), id)
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)

@@ -58,10 +58,44 @@ local function raise_level(target, level, why)
   return level
 end
 
+-- Health is proven: no person is needed, and applications may use everything again. Not so while
+-- people are led around the target: only whoever leads them back ends that.
+-- degraded: what is stored of the target's degraded mode
+local function restore(target, id, level, degraded)
+  if redis.call('HEXISTS', key('target', target), 'rerouted') == 1 then return end
+  redis.call('HDEL', key('target', target), 'level', 'level_since')
+  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
+  if not degraded then return end
+  redis.call('HDEL', key('degraded'), target)
+  local held = cjson.decode(degraded).mode
+  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
+  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+end
+
+-- Where a target's applications are led from now on: stored and published as one text.
+local function set_route(target, route)
+  for _, name in ipairs({'model', 'primary_model', 'token', 'token_kind', 'token_expires', 'direct', 'recovery_id'}) do
+    if route[name] == nil then route[name] = cjson.null end
+  end
+  route.target, route.generation = target, ms(route.generation) + 1
+  local text = cjson.encode(route)
+  redis.call('HSET', key('routes'), target, text)
+  redis.call('PUBLISH', key('routes'), text)
+  return text
+end
+
+local function tell_of_route(target, route, id)
+  local model = route.model
+  if model == cjson.null then model = nil end
+  alert({kind = 'route', target = target, road = route.road, model = model, id = id})
+end
+
 local function lease_of(target)
-  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up')
+  local held = redis.call('HMGET', key('lease', target), 'id', 'phase', 'token', 'expires', 'give_up',
+    'queued')
   if not held[1] then return nil end
-  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5])}
+  return {id = held[1], phase = held[2], token = held[3], expires = ms(held[4]), give_up = ms(held[5]),
+    queued = ms(held[6])}
 end
 
 local function hold_lease(target, expires)

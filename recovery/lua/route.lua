@@ -34,20 +34,9 @@ for name, value in pairs(cjson.decode(changes)) do
 end
 if is_same then return {'same', stored} end
 
-route.target, route.generation = target, ms(route.generation) + 1
 if route.road ~= road or route.model ~= model or not route.since then
   route.since = now
   route.recovery_id = id ~= '' and id or cjson.null
-  if road and (route.road ~= road or route.model ~= model) then
-    local shown = route.model
-    if shown == cjson.null then shown = nil end
-    alert({kind = 'route', target = target, road = route.road, model = shown, id = id})
-  end
+  if road then tell_of_route(target, route, id) end
 end
-for _, name in ipairs({'model', 'primary_model', 'token', 'token_kind', 'token_expires', 'direct', 'recovery_id'}) do
-  if route[name] == nil then route[name] = cjson.null end
-end
-local text = cjson.encode(route)
-redis.call('HSET', key('routes'), target, text)
-redis.call('PUBLISH', key('routes'), text)
-return {'changed', text}
+return {'changed', set_route(target, route)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ CANNOT_RUN = 126
 """From here on an exit code tells of the command itself, not of what it was asked."""
 
 
+def pid_file(runtime: CommandRuntime) -> Path:
+    """Where the process that a runtime puts into the background is noted."""
+    return state_dir() / "run" / f"{runtime.name}.pid"
+
+
 class Command:
     """See ``recovery.runtime.Process``."""
 
@@ -27,12 +33,18 @@ class Command:
 
     @property
     def pid_file(self) -> Path:
-        return state_dir() / "run" / f"{self._runtime.name}.pid"
+        return pid_file(self._runtime)
 
     def inspect(self) -> ProcessState:
         if self._runtime.status is not None:
             return self._asked(self._runtime.status)
         pid = daemonize.noted(self.pid_file)
+        program = self._runtime.start[0]
+        if not self._has_program():
+            # What runs cannot be started again, so whoever asks must know before it is stopped.
+            return ProcessState(
+                exists=False, running=pid is not None, detail=f"no program {program}"
+            )
         if pid is None:
             return ProcessState(exists=True, detail="not running")
         return ProcessState(
@@ -74,6 +86,13 @@ class Command:
     def restart(self, grace: float) -> None:
         self.stop(grace)
         self.start()
+
+    def _has_program(self) -> bool:
+        program = self._runtime.start[0]
+        if "/" not in program:
+            return shutil.which(program) is not None
+        path = Path(self._runtime.folder) / program
+        return path.is_file() and os.access(path, os.X_OK)
 
     def _make_folder(self) -> None:
         try:

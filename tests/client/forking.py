@@ -10,6 +10,7 @@ import threading
 import redis
 
 import recovery.client
+from recovery import degraded
 
 
 def say(**said: object) -> None:
@@ -25,7 +26,7 @@ def serve(client: redis.Redis) -> None:
     while client.client_id() == first:
         pass
     names = [thread.name for thread in threading.enumerate()]
-    say(listeners=names.count("recovery-client"), may=recovery.client.may_use("persistent_storage"))
+    say(listeners=names.count("recovery-client"), may=degraded.may_use("persistent_storage"))
 
 
 def servers(client: redis.Redis) -> None:

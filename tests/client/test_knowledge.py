@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import recovery.client
+from recovery import degraded
 from recovery.admission import ask
 from recovery.conclusion import STALE_LEASE, conclude
 from recovery.config import Policy
@@ -48,25 +49,25 @@ def end(control: ControlPlane, policy: Policy, identity: str, result: Result) ->
 
 
 def knows(capability: str, *, may: bool) -> None:
-    until(lambda: recovery.client.may_use(capability) is may, seconds=40, what=capability)
+    until(lambda: degraded.may_use(capability) is may, seconds=40, what=capability)
 
 
 def test_a_mode_is_heard_with_its_capabilities_and_its_end_too(
     listening: None, control: ControlPlane, policy: Policy
 ) -> None:
-    assert recovery.client.may_use("long_term_memory")
+    assert degraded.may_use("long_term_memory")
 
     end(control, policy, "1", Result.FAILED)
 
     knows("long_term_memory", may=False)
-    assert recovery.client.may_use("basic_conversation")
-    (mode,) = recovery.client.degraded()
+    assert degraded.may_use("basic_conversation")
+    (mode,) = degraded.modes()
     assert (mode.target, mode.mode, mode.recovery_id) == (TARGET, "redis_unavailable", "1")
     assert mode.available == ()
     assert mode.unavailable == ("long_term_memory", "persistent_storage")
     end(control, policy, "2", Result.RECOVERED)
     knows("long_term_memory", may=True)
-    assert recovery.client.degraded() == ()
+    assert degraded.modes() == ()
 
 
 def test_a_mode_that_is_already_there_is_read_at_the_start(
@@ -77,9 +78,9 @@ def test_a_mode_that_is_already_there_is_read_at_the_start(
     recovery.client.stop()
     assert recovery.client.start(control_redis.url, wait=20)
 
-    assert not recovery.client.may_use("persistent_storage")
+    assert not degraded.may_use("persistent_storage")
     recovery.client.stop()
-    assert recovery.client.may_use("persistent_storage")
+    assert degraded.may_use("persistent_storage")
 
 
 @pytest.mark.kill
@@ -97,10 +98,10 @@ def test_the_last_knowledge_holds_while_the_control_plane_is_away(
     knows("long_term_memory", may=False)
 
     control_redis.kill()
-    known = recovery.client.age()
+    known = degraded.age()
     assert known is not None
-    until(lambda: (recovery.client.age() or 0) > known, what="the knowledge grows old")
-    assert not recovery.client.may_use("long_term_memory")
+    until(lambda: (degraded.age() or 0) > known, what="the knowledge grows old")
+    assert not degraded.may_use("long_term_memory")
     assert cache.client_id() == first
 
     control_redis.start()
@@ -139,11 +140,11 @@ def test_an_address_named_after_the_first_use_is_gone_over_to(
     end(control, policy, "1", Result.FAILED)
     recovery.client.stop()
     recovery.client.listener.LISTENER.is_settled = False
-    recovery.client.may_use("long_term_memory")
+    degraded.may_use("long_term_memory")
 
     assert recovery.client.start(control_redis.url, wait=20)
 
-    assert not recovery.client.may_use("long_term_memory")
+    assert not degraded.may_use("long_term_memory")
     recovery.client.stop()
 
 
@@ -218,13 +219,15 @@ def test_an_acl_user_needs_two_channels_and_two_hashes(
     recovery.client.stop()
 
 
-def test_needs_chooses_at_each_call(listening: None, control: ControlPlane, policy: Policy) -> None:
-    @recovery.client.needs("long_term_memory", otherwise=lambda text: f"plain {text}")
+def test_requires_chooses_at_each_call(
+    listening: None, control: ControlPlane, policy: Policy
+) -> None:
+    @degraded.requires("long_term_memory", otherwise=lambda text: f"plain {text}")
     def search(text: str) -> str:
         """Search."""
         return f"semantic {text}"
 
-    @recovery.client.needs("long_term_memory", otherwise=lambda text: f"plain {text}")
+    @degraded.requires("long_term_memory", otherwise=lambda text: f"plain {text}")
     async def search_later(text: str) -> str:
         return f"semantic {text}"
 
@@ -235,10 +238,10 @@ def test_needs_chooses_at_each_call(listening: None, control: ControlPlane, poli
     knows("long_term_memory", may=False)
 
     assert (search("x"), asyncio.run(search_later("x"))) == ("plain x", "plain x")
-    with recovery.client.needs("long_term_memory") as may:
+    with degraded.requires("long_term_memory") as may:
         assert may is False
     with pytest.raises(TypeError, match="otherwise"):
-        recovery.client.needs("long_term_memory")(search)
+        degraded.requires("long_term_memory")(search)
 
 
 def test_nothing_is_read_and_nothing_forbidden_where_it_is_switched_off(
@@ -251,7 +254,7 @@ def test_nothing_is_read_and_nothing_forbidden_where_it_is_switched_off(
     assert not recovery.client.start(control_redis.url, wait=0.1)
     assert recovery.client.protect(client, target=TARGET) is client
 
-    assert recovery.client.may_use("long_term_memory")
-    assert recovery.client.age() is None
+    assert degraded.may_use("long_term_memory")
+    assert degraded.age() is None
     assert not recovery.client.report("connection_error", target=TARGET)
     client.close()

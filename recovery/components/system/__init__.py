@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from recovery.components.system.target import HostTarget
-from recovery.strategy import Component, FailureType, Strategy
+from recovery.strategy import Component, FailureType
 
 COMPONENT = Component(
     name="system",
     target=HostTarget,
     probe="recovery.components.system.probe:probe",
     evidence="recovery.components.system.evidence:evidence",
-    strategies=("disk_cleanup", "memory_gc", "file_handle_cleanup"),
+    strategies=("disk_cleanup", "memory_gc", "file_handle_cleanup", "process_restart"),
     failure_types=(
         FailureType(name="disk_full", summary="a filesystem has no room left"),
         FailureType(name="disk_usage_high", summary="a filesystem is nearly full"),
@@ -34,14 +34,5 @@ COMPONENT = Component(
         ),
         FailureType(name="process_unresponsive", summary="a process does not respond"),
         FailureType(name="worker_hung", summary="a worker does not take tasks"),
-    ),
-    planned=(
-        Strategy(
-            component="system",
-            name="process_restart",
-            summary="Restart a configured process.",
-            destructive=True,
-            timeout_seconds=15.0,
-        ),
     ),
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 
 from recovery.components.system import processes
-from recovery.components.system.target import HostTarget, NamedProcess
+from recovery.components.system.named import NamedProcess
+from recovery.components.system.target import HostTarget
 from recovery.errors import NothingFreed, TargetRefused
 from recovery.strategy import Journal, Parameters, strategy
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from recovery.components.system import filesystems, leaks, memory, processes
+from recovery.components.system import filesystems, leaks, memory, processes, responding
+from recovery.components.system.named import NamedProcess
 from recovery.components.system.remembered import Floors, Remembered, recall, remember
-from recovery.components.system.target import Band, HostTarget, NamedProcess
+from recovery.components.system.target import Band, HostTarget
 from recovery.events import Figure, ProbeReport
+from recovery.runtime import daemonize
 
 FILE_TABLE = Path("/proc/sys/fs/file-nr")
 
@@ -142,30 +145,20 @@ def _read_processes(reading: _Reading) -> None:
     named = reading.target.processes
     for (key, process), running in zip(named.items(), processes.find(named.values()), strict=True):
         reading.figures[f"{key}_processes"] = len(running)
-        if not running:
-            reading.found.append(("process_unresponsive", f"{key} does not run"))
-        _read_answers(reading, key, process)
+        limit = partial(_share, reading)
+        reading.found += responding.complaints(key, process, running, limit)
         for one in running:
             _read_process(reading, key, process, one)
 
 
-def _read_answers(reading: _Reading, key: str, process: NamedProcess) -> None:
-    if process.port and not processes.accepts(process.port, reading.left() / 2):
-        text = f"{key} accepts no connection on port {process.port}"
-        reading.found.append(("process_unresponsive", text))
-    if process.heartbeat_file:
-        silent = processes.silence(process.heartbeat_file)
-        if silent is None or silent > process.heartbeat_seconds:
-            shown = "never" if silent is None else f"{silent:.0f} s ago"
-            reading.found.append(("worker_hung", f"{key} gave its last sign of life {shown}"))
+def _share(reading: _Reading) -> float:
+    return reading.left() / 2
 
 
 def _read_process(
     reading: _Reading, key: str, named: NamedProcess, process: psutil.Process
 ) -> None:
     who = f"{key} ({process.pid})"
-    if processes.is_stopped(process):
-        reading.found.append(("process_unresponsive", f"{who} stands still"))
     held = processes.open_files(process)
     if held is not None and held[1] > 0:
         percent = 100 * held[0] / held[1]
@@ -181,14 +174,14 @@ def _read_resident(
     reading: _Reading, key: str, named: NamedProcess, process: psutil.Process
 ) -> None:
     try:
-        size, born = process.memory_info().rss, process.create_time()
+        size = process.memory_info().rss
     except (psutil.AccessDenied, *processes.GONE):
         return
     who = f"{key} ({process.pid})"
     if named.max_rss_mb is not None and size > named.max_rss_mb * 1e6:
         text = f"{who} holds {size / 1e6:.0f} MB of its {named.max_rss_mb:g}"
         reading.found.append(("memory_pressure", text))
-    life = f"{key} {process.pid} {born}"
+    life = f"{key} {daemonize.identity(process.pid)}"
     # Since boot, so that a clock that is set neither makes nor hides a leak.
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     floors = leaks.with_reading(reading.before.floors.get(life, ()), now, size, named.leak_window)

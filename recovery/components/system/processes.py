@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import resource
-import socket
-import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import psutil
 
-from recovery.components.system.target import NamedProcess
+from recovery import heard
+from recovery.components.system.named import NamedProcess
+from recovery.runtime import daemonize
+from recovery.runtime.command import pid_file
 
 GONE = (psutil.NoSuchProcess, psutil.ZombieProcess)
 NOT_RUNNING = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_DEAD})
+
+Life: TypeAlias = str
+"""Process id, start and boot: no two processes ever have them all, whatever the clock does."""
 
 _KINDS = (("socket:", "sockets"), ("pipe:", "pipes"), ("anon_inode:", "events"), ("/", "files"))
 
@@ -23,11 +28,49 @@ _KINDS = (("socket:", "sockets"), ("pipe:", "pipes"), ("anon_inode:", "events"),
 def find(named: Iterable[NamedProcess]) -> list[list[psutil.Process]]:
     """For each of them the processes that it means now; none where it does not run."""
     wanted = list(named)
-    listed = _listed() if any(process.pidfile is None for process in wanted) else []
-    return [
-        _by_pidfile(process.pidfile) if process.pidfile else _matching(process, listed)
-        for process in wanted
-    ]
+    listed = _listed() if any(each.name or each.cmdline for each in wanted) else []
+    return [_found(each, listed) for each in wanted]
+
+
+def _found(
+    named: NamedProcess, listed: list[tuple[psutil.Process, str, str]]
+) -> list[psutil.Process]:
+    if named.name or named.cmdline:
+        return _matching(named, listed)
+    if named.pidfile:
+        return _by_pidfile(named.pidfile)
+    if named.worker:
+        return _living(pid for pid, _ in heard.living(named.worker))
+    command = named.own_command
+    pid = daemonize.noted(pid_file(command)) if command else None
+    return _living([] if pid is None else [pid])
+
+
+def lives(named: NamedProcess) -> frozenset[Life]:
+    """Those that the policy means by a process now."""
+    (running,) = find([named])
+    found = (daemonize.identity(process.pid) for process in running)
+    return frozenset(life for life in found if life is not None)
+
+
+def pid_of(life: Life) -> int:
+    return int(life.partition(" ")[0])
+
+
+def are_of(lives: Iterable[Life], pid: int) -> bool:
+    """Whether one of them is that process or has come from it."""
+    for life in lives:
+        try:
+            process = psutil.Process(pid_of(life))
+            if pid in {process.pid, *(parent.pid for parent in process.parents())}:
+                return True
+        except psutil.Error:
+            continue
+    return False
+
+
+def shown(lives: Iterable[Life]) -> str:
+    return ", ".join(str(pid) for pid in sorted(map(pid_of, lives)))
 
 
 def _listed() -> list[tuple[psutil.Process, str, str]]:
@@ -49,10 +92,21 @@ def _matching(
 
 def _by_pidfile(pidfile: Path) -> list[psutil.Process]:
     try:
-        process = psutil.Process(int(pidfile.read_text().split()[0]))
-        return [] if process.status() == psutil.STATUS_ZOMBIE else [process]
-    except (OSError, ValueError, IndexError, *GONE):
+        return _living([int(pidfile.read_text().split()[0])])
+    except (OSError, ValueError, IndexError):
         return []
+
+
+def _living(pids: Iterable[int]) -> list[psutil.Process]:
+    found = []
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ValueError, OverflowError, *GONE):
+            continue
+    return found
 
 
 def is_stopped(process: psutil.Process) -> bool:
@@ -88,23 +142,6 @@ def _kind(entry: Path) -> str:
     except OSError:
         return "other"
     return next((kind for start, kind in _KINDS if leads_to.startswith(start)), "other")
-
-
-def accepts(port: int, timeout: float) -> bool:
-    """Whether somebody accepts connections on this port of the loopback address."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout).close()
-    except OSError:
-        return False
-    return True
-
-
-def silence(heartbeat_file: Path) -> float | None:
-    """Seconds since the file was touched; None where there is none."""
-    try:
-        return max(time.time() - heartbeat_file.stat().st_mtime, 0.0)
-    except OSError:
-        return None
 
 
 def holders(count: int) -> list[tuple[str, int, int]]:

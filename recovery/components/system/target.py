@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from recovery.strategy import Duration, Parameters, StrictModel, TargetModel
+from recovery.components.system.named import NamedProcess
+from recovery.strategy import Parameters, StrictModel, TargetModel
 
 DEFAULT = "default"
 GAP_PERCENT = 5.0
@@ -73,47 +72,12 @@ class HostThresholds(StrictModel):
         return self.memory_usage_percent or Band.below(MemoryThresholds().memory_usage_percent)
 
 
-class NamedProcess(StrictModel):
-    """A process that must run, found by one of ``name``, ``cmdline`` and ``pidfile``.
-
-    ``cmdline`` is a regular expression. With ``port`` it has to accept connections there, with
-    ``heartbeat_file`` to touch that file at least every ``heartbeat_seconds``. It leaks when its
-    resident memory grew by ``leak_growth_percent`` in ``leak_window`` and never fell meanwhile.
-    ``open_files`` is the limit that ``file_handle_cleanup`` gives it.
-    """
-
-    name: str | None = None
-    cmdline: str | None = None
-    pidfile: Path | None = None
-    port: int | None = Field(default=None, ge=1, le=65535)
-    heartbeat_file: Path | None = None
-    heartbeat_seconds: Duration = 60.0
-    open_files: int | None = Field(default=None, ge=16)
-    max_rss_mb: float | None = Field(default=None, gt=0)
-    leak_window: Duration = 1800.0
-    leak_growth_percent: float = Field(default=50, gt=0)
-
-    @field_validator("cmdline")
-    @classmethod
-    def _is_a_pattern(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from error
-        return pattern
-
-    @model_validator(mode="after")
-    def _is_found_in_one_way(self) -> Self:
-        if sum(way is not None for way in (self.name, self.cmdline, self.pidfile)) > 1:
-            raise ValueError("give one of name, cmdline and pidfile")
-        return self
-
-
 class HostTarget(TargetModel):
     """One host. Without ``host`` it is the one of the target's own name, ``default`` this one.
 
     ``watch`` leaves out what another target of the same host is there for, so that a remedy is
-    judged by what it can repair. A process without any way to find it has its key as exact name.
+    judged by what it can repair. A process without any way to find it is the one that its runtime
+    started, where that is a command, and has its key as exact name else.
     """
 
     selectors: ClassVar[tuple[str, ...]] = ("host",)
@@ -135,9 +99,7 @@ class HostTarget(TargetModel):
     @classmethod
     def _have_a_name(cls, named: dict[str, NamedProcess]) -> dict[str, NamedProcess]:
         return {
-            key: process
-            if process.name or process.cmdline or process.pidfile
-            else process.model_copy(update={"name": key})
+            key: process if process.is_found else process.model_copy(update={"name": key})
             for key, process in named.items()
         }
 

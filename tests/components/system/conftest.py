@@ -95,9 +95,13 @@ class HostStack:
     folder: Path
 
     def write_policy(self, target: dict[str, Any], *strategies: dict[str, Any]) -> None:
-        document = {
-            "recovery": {"system": {"targets": {HOST: target}, "strategies": list(strategies)}}
-        }
+        self.write_policy_of({HOST: target}, *strategies)
+
+    def write_policy_of(
+        self, targets: dict[str, dict[str, Any]], *strategies: dict[str, Any], **said: Any
+    ) -> None:
+        system = {"targets": targets, "strategies": list(strategies)}
+        document = {"recovery": {"system": system, **said}}
         path = Path(self.environ["RECOVERY_CONFIG"])
         path.write_text(yaml.safe_dump(document))
         load_policy(path)
