@@ -376,11 +376,12 @@ def _sentence(record: records.Recovery, outcome: Outcome) -> str:
     event = record.event
     undo = f"the undo of {event.undo_of}" if event.undo_of else None
     reason = undo or event.failure_type or f"asked for by {event.by or 'a person'}"
-    proof = outcome.proof or outcome.after or outcome.before
+    proof = outcome.after or outcome.before
     found = f"; the probe finds it {proof.failure_type or 'healthy'}" if proof else ""
     figures = f" ({proof.summary})" if proof and proof.summary else ""
+    other = f"; past it: {outcome.proof.summary}" if outcome.proof else ""
     return (
         f"{record.target}: {outcome.result.value} by {record.strategy}"
         f" after {outcome.duration:.2f} s and {outcome.attempts} attempts,"
-        f" because of {reason}{found}{figures}"
+        f" because of {reason}{found}{figures}{other}"
     )

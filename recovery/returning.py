@@ -1,6 +1,7 @@
-"""Leads applications back to where the policy wants them, once that has been healthy for long.
+"""Keeps routes as the policy describes them, and leads applications back once it is safe.
 
-Knows when, and nothing of how health is read: whoever has looked says what was seen.
+Back to the primary model, and from the direct road to Open WebUI: when what they left has been
+healthy for long enough, and for longer each time that it did not last.
 """
 
 from __future__ import annotations
@@ -9,12 +10,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from recovery.routing import Road, Route
+import structlog
+
+from recovery import routing
+from recovery.components.openwebui import homeward
+from recovery.components.openwebui.standing import as_the_policy_says
+from recovery.components.openwebui.target import OpenWebuiTarget
+from recovery.memory import reminded
+from recovery.strategy import find_component
 
 if TYPE_CHECKING:
     from recovery.config import Policy
     from recovery.controlplane import ControlPlane
     from recovery.events import ProbeReport, TargetRef
+    from recovery.routing import Route
 
 LOOK_SECONDS = 10.0
 """How often somebody looks at what applications have left."""
@@ -22,25 +31,20 @@ LOOK_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 4 * LOOK_SECONDS
 """Health that nobody saw for longer has to be proven anew."""
 
+log = structlog.get_logger()
+
 
 class Way(StrEnum):
-    """``changed``: the route is another one by now. ``busy``: a recovery decides."""
+    """``home``: they are where the policy wants them. ``changed``: the route is another one by
+    now. ``busy``: a recovery decides. ``disabled``: a person wants nothing to change."""
 
+    HOME = "home"
     CHANGED = "changed"
     BUSY = "busy"
     DISABLED = "disabled"
     UNHEALTHY = "unhealthy"
     WAITING = "waiting"
     LED_BACK = "led_back"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """Where applications could go back to, and what was seen there."""
-
-    model: str | None
-    report: ProbeReport
-    road: Road = Road.OPENWEBUI
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,26 +55,41 @@ class Return:
     seconds: float = 0.0
 
 
-def consider(
+def follow(control: ControlPlane, policy: Policy, ref: TargetRef) -> Return:
+    """One look; raises ``ControlPlaneUnavailable``, and ``MemoryAway`` alike."""
+    target = reminded(control, policy, ref)
+    if not isinstance(target, OpenWebuiTarget):
+        return Return(way=Way.HOME)
+    stored = routing.read(control, ref)
+    route = routing.change(control, ref, **as_the_policy_says(target, stored))
+    if route.is_home:
+        return Return(way=Way.HOME)
+    longest = find_component(ref.component).probe_seconds
+    model, report = homeward.look(target, route, longest)
+    ended = _consider(control, policy, ref, route, model, report, target.return_after)
+    log.info("looked back", target=str(ref), way=ended.way.value, seen=report.summary)
+    return ended
+
+
+def _consider(  # noqa: PLR0917 - called in one place
     control: ControlPlane,
     policy: Policy,
-    target: TargetRef,
+    ref: TargetRef,
     route: Route,
-    goal: Goal,
-    *,
+    model: str | None,
+    report: ProbeReport,
     return_after: float,
 ) -> Return:
-    """Write down one look, and lead back where it is time; raises ``ControlPlaneUnavailable``."""
     way, left_ms, _ = control.run(
         "lead_back",
-        str(target),
+        str(ref),
         route.generation,
-        goal.road.value,
-        goal.model or "",
-        int(goal.report.healthy),
+        routing.Road.OPENWEBUI.value,
+        model or "",
+        int(report.healthy),
         int(return_after * 1000),
         int(max(LONGEST_PAUSE_SECONDS, return_after / 2) * 1000),
-        goal.report.summary,
+        report.summary,
         int(policy.audit.enabled),
     )
     return Return(way=Way(way), seconds=int(left_ms) / 1000)

@@ -3,22 +3,14 @@ from what they did."""
 
 from __future__ import annotations
 
-import structlog
-
-from recovery import producer, returning, routing
-from recovery.components.openwebui import homeward
-from recovery.components.openwebui.target import OpenWebuiTarget
+from recovery import producer, returning
 from recovery.events import TargetRef
-from recovery.memory import reminded
-from recovery.returning import Goal, Way
-from recovery.strategy import find_component
+from recovery.returning import Way
 from workers import context
 from workers.app import app
 from workers.task import nudge_notify, strategy_task
 
 FOLLOW_ROUTE = "recovery.openwebui.follow_route"
-
-log = structlog.get_logger()
 
 token_refresh = strategy_task("openwebui", "token_refresh")
 model_failover = strategy_task("openwebui", "model_failover")
@@ -44,19 +36,7 @@ def follow_routes() -> int:
 @app.task(name=FOLLOW_ROUTE, ignore_result=True)
 def follow_route(target: str) -> str:
     """Keep the route as the policy describes it, and lead applications back when it is time."""
-    control, policy, ref = context.control(), context.policy(), TargetRef.parse(target)
-    wanted = reminded(control, policy, ref)
-    if not isinstance(wanted, OpenWebuiTarget):
-        return "no Open WebUI"
-    stored = routing.read(control, ref)
-    route = routing.change(control, ref, **homeward.as_the_policy_says(wanted, stored))
-    if route.is_home:
-        return "home"
-    longest = find_component(ref.component).probe_seconds
-    model, report = homeward.look(wanted, route, longest)
-    goal = Goal(model=model, report=report)
-    ended = returning.consider(control, policy, ref, route, goal, return_after=wanted.return_after)
+    ended = returning.follow(context.control(), context.policy(), TargetRef.parse(target))
     if ended.way is Way.LED_BACK:
-        log.warning("applications are led back", target=target, seen=goal.report.summary)
         nudge_notify()
     return ended.way.value

@@ -38,5 +38,8 @@ if route.road ~= road or route.model ~= model or not route.since then
   route.since = now
   route.recovery_id = id ~= '' and id or cjson.null
   if road then tell_of_route(target, route, id) end
+  if road == 'direct' and route.road ~= road then
+    redis.call('HDEL', key('target', target), 'rerouted')
+  end
 end
 return {'changed', set_route(target, route)}

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Self
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self
 
 from recovery.components.openwebui.findings import Unanswered, away, late
+
+if TYPE_CHECKING:
+    import httpx
 
 MOST_BYTES = 8 * 1024 * 1024
 """The longest answer that is read: some 20,000 models."""
@@ -69,6 +70,9 @@ class Conversation:
         headers: Mapping[str, str] | None = None,
         ca_file: str | None = None,
     ) -> None:
+        # Every worker imports the remedies; only one that asks an Open WebUI pays for its client.
+        import httpx
+
         self.base_url = base_url
         self.seconds = seconds
         self._ends = time.monotonic() + seconds
@@ -136,6 +140,8 @@ class Conversation:
     def _named_errors(
         self, path: str, seconds: float, is_over: Callable[[], bool]
     ) -> Iterator[None]:
+        import httpx
+
         where = f"{self.base_url}{path}"
         try:
             yield

@@ -98,6 +98,8 @@ def of_completion(answer: Answer, model: str) -> Finding | None:
     name = f"model {model}"
     if answer.has("error"):
         return _of_upstream(answer, name)
+    if answer.status == HTTPStatus.OK and not answer.is_json:
+        return _model_error(f"{name} answers 200 and no JSON")
     detail = answer.said("detail")
     if (
         answer.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}

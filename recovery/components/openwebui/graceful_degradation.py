@@ -6,11 +6,11 @@ and once more afterwards.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from recovery.components.openwebui import direct
+from recovery.components.openwebui.standing import as_the_policy_says
 from recovery.components.openwebui.target import OpenWebuiTarget
 from recovery.errors import MemoryAway
+from recovery.events import Figure
 from recovery.routes import Road
 from recovery.strategy import Journal, Parameters, strategy
 
@@ -48,23 +48,12 @@ def graceful_degradation(
     tested = direct.test(provider, target.completion_timeout, journal.remaining())
     if tested.finding is not None:
         raise tested.finding.as_error()
-    published, route = provider.published, memory.route()
-    journal.note(
-        "the direct road answers",
-        provider=published.provider.value,
-        model=published.model,
-        direct_ms=round(tested.seconds * 1000, 1),
-    )
-    journal.change(
-        "led applications to the direct road",
-        lambda: memory.reroute(
-            road=Road.DIRECT.value,
-            base_url=target.base_url,
-            primary_model=target.model,
-            model=(route.model if route else None) or target.model,
-            direct=asdict(published),
-        ),
-        provider=published.provider.value,
-        model=published.model,
-    )
+    seen: dict[str, Figure] = {
+        "provider": provider.provider.value,
+        "model": provider.model,
+        "direct_ms": round(tested.seconds * 1000, 1),
+    }
+    journal.note("the direct road answers", **seen)
+    facts = {**as_the_policy_says(target, memory.route()), "road": Road.DIRECT.value}
+    journal.change("led applications to the direct road", lambda: memory.reroute(**facts))
     journal.tell_applications("applications were told of the direct road", NOTICE)

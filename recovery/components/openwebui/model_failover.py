@@ -10,9 +10,9 @@ from pydantic import Field
 from recovery.components.openwebui.api import OpenWebui
 from recovery.components.openwebui.findings import Unanswered
 from recovery.components.openwebui.known import known
+from recovery.components.openwebui.standing import as_the_policy_says
 from recovery.components.openwebui.target import OpenWebuiTarget
 from recovery.errors import MemoryAway, NotConfigured, RemedyError, TargetRefused
-from recovery.routes import Road
 from recovery.strategy import Journal, Memory, Parameters, strategy
 
 NOTICE = "model_changed"
@@ -75,16 +75,10 @@ def _first_that_answers(webui: OpenWebui, wanted: tuple[str, ...], journal: Jour
 
 
 def _activate(target: OpenWebuiTarget, memory: Memory, model: str, journal: Journal) -> None:
-    route = memory.route()
+    facts = {**as_the_policy_says(target, memory.route()), "model": model}
     journal.change(
         "made it the active model",
-        lambda: memory.reroute(
-            # Where nobody has said so yet; the road itself is not this remedy's.
-            road=(route.road if route else Road.OPENWEBUI).value,
-            base_url=target.base_url,
-            primary_model=target.model,
-            model=model,
-        ),
+        lambda: memory.reroute(**facts),
         model=model,
         primary=target.model,
     )

@@ -15,6 +15,7 @@ from recovery.components.openwebui import tokens
 from recovery.components.openwebui.api import OpenWebui, SignInLimited, SignInRefused
 from recovery.components.openwebui.findings import Unanswered
 from recovery.components.openwebui.known import own_key, seconds_until_refresh, stored_token
+from recovery.components.openwebui.standing import as_the_policy_says
 from recovery.components.openwebui.target import OpenWebuiTarget
 from recovery.components.openwebui.tokens import Token
 from recovery.credentials import reveal
@@ -63,7 +64,7 @@ def token_refresh(
         raise NotConfigured("no email and password, and no api_key", {"key": "password"})
     with _named_errors():
         if target.has_api_key:
-            _hand_over(memory, _proven_key(target, journal), journal)
+            _hand_over(target, memory, _proven_key(target, journal), journal)
         else:
             _sign_in_alone(target, memory, journal)
 
@@ -91,7 +92,7 @@ def _sign_in_alone(target: OpenWebuiTarget, memory: Memory, journal: Journal) ->
             return
         token = _sign_in(target, memory, journal, account)
         if token is not None:
-            _hand_over(memory, token, journal)
+            _hand_over(target, memory, token, journal)
     finally:
         memory.drop(name, own)
 
@@ -173,8 +174,9 @@ def _prove(target: OpenWebuiTarget, token: Token, journal: Journal) -> None:
     journal.note("the token is good", models=listed)
 
 
-def _hand_over(memory: Memory, token: Token, journal: Journal) -> None:
+def _hand_over(target: OpenWebuiTarget, memory: Memory, token: Token, journal: Journal) -> None:
     facts: dict[str, Any] = {
+        **as_the_policy_says(target, memory.route()),
         "token": encryption.encrypt(token.text),
         "token_kind": token.kind.value,
         "token_expires": token.expires,

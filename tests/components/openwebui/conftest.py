@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,13 @@ from recovery.components.openwebui.target import OpenWebuiTarget
 from recovery.controlplane import ControlPlane
 from recovery.memory import TargetMemory
 from tests.components.openwebui import instances
-from tests.components.openwebui.describing import REF, described
+from tests.components.openwebui.describing import DIRECT_KEY, REF, described
+from tests.components.openwebui.installation import Installation, install
 from tests.components.openwebui.instances import Instance
 from tests.journals import RECOVERY
 from tests.openwebui import OpenWebui
 from tests.servers import RedisServer
+from tests.upstreams import KEY, AnthropicUpstream
 
 
 @pytest.fixture(
@@ -57,3 +60,19 @@ def memory(control: ControlPlane) -> TargetMemory:
 @pytest.fixture
 def target(openwebui: OpenWebui, memory: TargetMemory) -> OpenWebuiTarget:
     return described(openwebui.url, memory)
+
+
+@pytest.fixture
+def installation(
+    tmp_path: Path,
+    control: ControlPlane,
+    openwebui: OpenWebui,
+    anthropic_upstream: AnthropicUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Installation:
+    """Everything is well, and applications have a token."""
+    monkeypatch.setenv(DIRECT_KEY, KEY)
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    found = install(tmp_path, control, openwebui, anthropic_upstream)
+    found.sign_in()
+    return found

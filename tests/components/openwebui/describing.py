@@ -19,7 +19,7 @@ DIRECT_KEY = "TEST_DIRECT_KEY"
 
 def described(url: str, memory: TargetMemory | None, **said: Any) -> OpenWebuiTarget:
     account = {} if "api_key" in said or "api_key_file" in said else own_account(said)
-    target = OpenWebuiTarget(base_url=url, model=PRIMARY, **{**account, **said})
+    target = OpenWebuiTarget(**{"base_url": url, "model": PRIMARY, **account, **said})
     return target if memory is None else target.reminded(memory)
 
 
