@@ -41,7 +41,7 @@ def conclude(
     target = recovery.target
     strategy = policy.strategy(target.component, recovery.strategy)
     mode = policy.degraded_mode(target)
-    if outcome.result is Result.REROUTED and not strategy.parameters.degrades:
+    if outcome.result is Result.REROUTED and not strategy.parameters.sets_degraded_mode:
         mode = None
     past = {
         "strategy": recovery.strategy,
@@ -79,6 +79,21 @@ def _why_a_person(strategy: StrategyPolicy, outcome: Outcome) -> str:
         return f"{strategy.name}: {outcome.detail}"
     is_final = strategy.declaration.destructive or ALL_ELSE_FAILED in strategy.conditions
     return f"{strategy.name} is the last resort, and it failed" if is_final else ""
+
+
+def degrade(control: ControlPlane, policy: Policy, recovery: Recovery) -> None:
+    """Have the target's degraded mode hold while its recovery runs; ``conclude`` ends it.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
+    target = recovery.target
+    control.run(
+        "degrade",
+        str(target),
+        _as_json(policy.degraded_mode(target)),
+        recovery.id,
+        policy.severity(target.component, recovery.strategy),
+    )
 
 
 def _as_json(mode: DegradedModePolicy | None) -> str:

@@ -63,7 +63,7 @@ class ControlPlane:
                     return self.redis.evalsha(digest, 0, self.prefix, *arguments)
                 except NoScriptError:
                     # The server was restarted or its scripts were flushed.
-                    del self._digests[script]
+                    self._digests.pop(script, None)
             self._digests[script] = self.redis.script_load(source(script))
             return self.redis.evalsha(self._digests[script], 0, self.prefix, *arguments)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +75,13 @@ def disabled(control: ControlPlane, policy: Policy) -> tuple[Disabled, ...]:
             pipe.get(control.key("disabled", scope))
             pipe.pttl(control.key("disabled", scope))
         answers = pipe.execute()
-    found = []
-    for scope, text, left_ms in zip(scopes, answers[::2], answers[1::2], strict=True):
-        if text is not None:
-            held = json.loads(text)
-            left = left_ms / 1000 if left_ms >= 0 else None
-            found.append(Disabled(scope=scope, seconds_left=left, **held))
-    return tuple(found)
+    return read(zip(scopes, zip(answers[::2], answers[1::2], strict=True), strict=True))
+
+
+def read(held: Iterable[tuple[str, tuple[str | None, int]]]) -> tuple[Disabled, ...]:
+    """Make sense of what each scope's key says and of the milliseconds that it still does."""
+    return tuple(
+        Disabled(scope=scope, seconds_left=left_ms / 1000 if left_ms >= 0 else None, **said)
+        for scope, (text, left_ms) in held
+        if text is not None and (said := json.loads(text)) is not None
+    )

@@ -10,14 +10,26 @@ RecoveryError
 ├── SetupError                this machine lacks something the command needs
 ├── AuditNotSealed            closed days could not be written to files  (transient)
 ├── AuditDamaged              a file of the audit trail is not as it was written
+├── AlertNotDelivered         a channel for alerts does not take them now        (transient)
+├── AlertRefused              a channel for alerts will never take this one
 ├── Unreadable                what is stored was encrypted with a key that is not here
+├── InferenceError            a model was asked and there is no answer
+│   ├── NoRoad                neither the control plane nor the application names a usable road
+│   ├── RequestRejected       what was asked is refused, and would be by any other road
+│   ├── NoAnswer              no road gave an answer in time                 (transient)
+│   └── StreamBroken          an answer broke off after its beginning was handed out (transient)
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
     │   └── CredentialsRefused    and will do so until a person changes them
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
+    ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── TargetBusy            another repair or snapshot of it is at work on this host (transient)
+    ├── NotCopied             a copy of the target as of one moment cannot be made   (transient)
+    ├── SnapshotDamaged       a snapshot is not what was written, or does not hold what it should
+    ├── NoSnapshot            there is no verified snapshot, or none of that name
     ├── NotConfigured         the policy lacks a key that this remedy needs
     ├── RuntimeUnavailable    Docker, systemd or supervisord does not answer     (transient)
     ├── NoSuchProcess         the runtime knows no such container, unit or program
@@ -32,6 +44,8 @@ RecoveryError
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
     ├── SignInsLimited        the target takes no more sign-ins of this account for a while
     ├── MemoryAway            what is remembered of the target cannot be reached (transient)
+    ├── VectorsLost           no vector is left of some records, and nothing gives them anew
+    ├── EmbeddingUnavailable  the policy's embedding function cannot be had, or gives other vectors
     ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
@@ -124,9 +138,44 @@ class AuditDamaged(RecoveryError):
     code = "audit_damaged"
 
 
+class AlertNotDelivered(RecoveryError):
+    code = "alert_not_delivered"
+    transient = True
+
+
+class AlertRefused(RecoveryError):
+    code = "alert_refused"
+
+
 class Unreadable(RecoveryError):
     code = "unreadable"
     exit_code = 6
+
+
+class InferenceError(RecoveryError):
+    """``facts``: ``failures``, a list of ``{road, kind, detail, status, retry_after, said}``."""
+
+    code = "inference_failed"
+
+
+class NoRoad(InferenceError):
+    code = "no_road"
+    exit_code = 6
+
+
+class RequestRejected(InferenceError):
+    code = "request_rejected"
+    exit_code = 2
+
+
+class NoAnswer(InferenceError):
+    code = "no_answer"
+    transient = True
+
+
+class StreamBroken(InferenceError):
+    code = "stream_broken"
+    transient = True
 
 
 class RemedyError(RecoveryError):
@@ -151,8 +200,34 @@ class DeadlineExceeded(RemedyError):
     code = "deadline_exceeded"
 
 
+class NotConfirmed(RemedyError):
+    code = "not_confirmed"
+
+
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class TargetBusy(RemedyError):
+    code = "target_busy"
+    transient = True
+
+
+class NotCopied(RemedyError):
+    code = "not_copied"
+    transient = True
+
+
+class SnapshotDamaged(RemedyError):
+    """``facts``: ``snapshot``, its name."""
+
+    code = "snapshot_damaged"
+
+
+class NoSnapshot(RemedyError):
+    """``facts``: ``snapshots``, the names that there are."""
+
+    code = "no_snapshot"
 
 
 class NotConfigured(RemedyError):
@@ -224,6 +299,16 @@ class SignInsLimited(RemedyError):
 class MemoryAway(RemedyError):
     code = "memory_away"
     transient = True
+
+
+class VectorsLost(RemedyError):
+    """``facts``: ``collection``, ``records`` and ``missing``."""
+
+    code = "vectors_lost"
+
+
+class EmbeddingUnavailable(RemedyError):
+    code = "embedding_unavailable"
 
 
 class NothingFreed(RemedyError):

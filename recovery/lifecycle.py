@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import evidence, holdings, records
+from recovery import confirmation, evidence, holdings, observations, records
 from recovery import lease as leases
-from recovery.conclusion import Conclusion, conclude
+from recovery.conclusion import Conclusion, conclude, degrade
 from recovery.config import Environment
 from recovery.deadline import Deadline
 from recovery.errors import (
@@ -33,7 +33,7 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
-from recovery.journal import RecordingJournal
+from recovery.journal import RecordingJournal, Told, tell_nobody
 from recovery.keeping import KeptFolder, KeptState
 from recovery.memory import TargetMemory
 from recovery.messages import FIGURES
@@ -76,10 +76,12 @@ def run(
     holder: str,
     *,
     stopped_by: tuple[type[Exception], ...] = (),
+    told: Told = tell_nobody,
 ) -> Ending:
     """Run one attempt of an admitted recovery; raises ``ControlPlaneUnavailable``.
 
-    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays.
+    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays. ``told``
+    hears of the progress of a long one.
     """
     claimed = leases.claim(control, assignment, holder)
     if isinstance(claimed, leases.Claim):
@@ -92,7 +94,7 @@ def run(
         ),
         leases.heartbeat(claimed) as lost,
     ):
-        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by)
+        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by, told)
         try:
             return attempt.run()
         except LeaseLost as error:
@@ -112,6 +114,7 @@ class _Attempt:
         lease: leases.Lease,
         lost: threading.Event,
         stopped_by: tuple[type[Exception], ...],
+        told: Told,
     ) -> None:
         self.control = control
         self.policy = policy
@@ -122,6 +125,7 @@ class _Attempt:
         self.stopped_by = stopped_by
         memory = TargetMemory(control, record.target, recovery_id=record.id, fence=lease.fence)
         self.target: TargetModel = policy.target(record.target).reminded(memory)
+        self.told = told
         self.probe = find_probe(record.target.component)
         self.proof = find_proof(record.target.component, strategy.name)
         self.shelf = holdings.shelf(control, policy, Environment.read())
@@ -143,6 +147,8 @@ class _Attempt:
             return self._conclude(Result.RECOVERED if acted else Result.NOT_NEEDED, after=found)
         error: RemedyError | None = None
         if self.record.stage is not Stage.ACTED:
+            if (doubt := self._doubt(found)) is not None:
+                return doubt
             error = self._act()
             if self.record.dry_run:
                 # One that could not be gone through is no failure of the target: nothing was tried.
@@ -181,17 +187,38 @@ class _Attempt:
         begun = self.proof is not None and self.attempts > 0
         return insisted or begun or self.strategy.declaration.judges_itself
 
+    def _doubt(self, found: ProbeReport) -> Outcome | Skipped | None:
+        """An ending without harm, where two looks do not agree that what can harm is needed."""
+        if not confirmation.is_wanted(self.record, self.strategy):
+            return None
+        if not observations.is_seen_failing(self.control, self.record.target):
+            time.sleep(min(confirmation.PAUSE_SECONDS, self.deadline.left()))
+            found = self._probe()
+        if found.healthy:
+            return self._conclude(Result.NOT_NEEDED, after=found)
+        error = confirmation.contradiction(self.record, self.strategy, found)
+        return self._conclude(Result.FAILED, error, found) if error else None
+
     def _act(self) -> RemedyError | None:
         self.attempts += 1
         self.lease.write({"stage": Stage.ACTING.value, "attempts": self.attempts})
         if self.lost.is_set():
             raise LeaseLost("the lease was lost before the remedy began")
+        self._degrade()
         error = self._perform()
         try:
             self.lease.write({"stage": Stage.ACTED.value if error is None else Stage.CLAIMED.value})
         except ControlPlaneUnavailable as away:
             log.warning("stage not stored; whoever resumes will probe first", error=str(away))
         return error
+
+    def _degrade(self) -> None:
+        if not self.strategy.declaration.degrades or self.record.dry_run:
+            return
+        try:
+            degrade(self.control, self.policy, self.record)
+        except ControlPlaneUnavailable as away:
+            log.warning("applications do not hear of it", error=str(away))
 
     def _perform(self) -> RemedyError | None:
         full_name = self.strategy.declaration.full_name
@@ -250,6 +277,7 @@ class _Attempt:
             scope=scope,
             dry_run=self.record.dry_run,
             overwrite=self.record.event.overwrite,
+            told=self.told,
         )
 
     def _keep(self, folders: ExitStack) -> KeptFolder:
@@ -331,6 +359,7 @@ class _Attempt:
         if answer is Conclusion.LOST:
             raise LeaseLost("the recovery was concluded by its new holder")
         log.info(_sentence(self.record, outcome), result=result.value)
+        observations.note_outcome(self.control, self.policy, self.record.target, outcome)
         return outcome
 
     def _say(self, outcome: Outcome) -> Conclusion:

@@ -90,6 +90,11 @@ def active(control: ControlPlane, policy: Policy) -> tuple[DegradedMode, ...]:
     """
     with reachable():
         stored = control.redis.hgetall(control.key("degraded"))
+    return read(policy, stored)
+
+
+def read(policy: Policy, stored: Mapping[str, str]) -> tuple[DegradedMode, ...]:
+    """Make sense of the hash of modes, a field a target."""
     return tuple(
         DegradedMode.from_dict(target, _declared(policy, json.loads(text)))
         for target, text in sorted(stored.items())

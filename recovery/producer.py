@@ -6,6 +6,7 @@ A broker that is away, refusing or silent is a ``ControlPlaneUnavailable`` withi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 RECOVER = "recovery.recover"
 FOLLOW_APPROVAL = "recovery.follow_approval"
 PULSE = "recovery.pulse"
+PROBE = "recovery.probe"
 DISPATCH_QUEUE = "dispatch"
 MAINTENANCE_QUEUE = "maintenance"
 PULSE_QUEUES = "pulse."
 """What the name of a worker's own queue begins with; its node name follows."""
+
+SENT_MS = "recovery_sent_ms"
+"""Header of a message by which the age of a queue is told; the sender's clock."""
 
 ANSWER_SECONDS = 0.5
 """What a sender grants its broker for an answer. A silent one is waited for
@@ -125,6 +130,11 @@ def follow_approval(recovery_id: str, app: Celery | None = None) -> None:
     """Have a dispatcher carry out what a person has decided."""
     message = {"recovery_id": recovery_id}
     _send(app or celery_app(), FOLLOW_APPROVAL, message, queue=DISPATCH_QUEUE, task_id=None)
+
+
+def probe_due(queue: str, app: Celery) -> None:
+    """Have what is due on a queue of probes looked at now, without waiting for the schedule."""
+    _send(app, PROBE, {"queue": queue}, queue=queue, task_id=None)
 
 
 def send_pulse(node: str, app: Celery | None = None) -> None:
@@ -260,7 +270,13 @@ def _send(
 ) -> None:
     with _broker_reachable():
         app.send_task(
-            name, kwargs=dict(message), queue=queue, task_id=task_id, ignore_result=True, **options
+            name,
+            kwargs=dict(message),
+            queue=queue,
+            task_id=task_id,
+            ignore_result=True,
+            headers={SENT_MS: int(time.time() * 1000)},
+            **options,
         )
 
 

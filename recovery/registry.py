@@ -74,8 +74,13 @@ def workers(control: ControlPlane) -> tuple[Seen, ...]:
         for node in sorted(nodes):
             pipe.hgetall(control.key("worker", node))
         stored = pipe.execute()
-    now_ms = seconds * 1000 + micros // 1000
-    return tuple(_seen(found, now_ms) for found in stored if found)
+    return read(stored, seconds * 1000 + micros // 1000)
+
+
+def read(stored: Iterable[dict[str, str]], now_ms: int) -> tuple[Seen, ...]:
+    """Make sense of the workers' hashes."""
+    found = (_seen(one, now_ms) for one in stored if one)
+    return tuple(sorted(found, key=lambda one: one.worker.node))
 
 
 def unconsumed(wanted: Iterable[str], seen: Iterable[Seen]) -> tuple[str, ...]:
@@ -85,10 +90,11 @@ def unconsumed(wanted: Iterable[str], seen: Iterable[Seen]) -> tuple[str, ...]:
 
 
 def queues_of(policy: Policy) -> tuple[str, ...]:
-    """Every queue that the policy's recoveries need consumed by somebody."""
+    """Every queue that the policy's recoveries and probes need consumed by somebody."""
     remedied = {name for name, found in policy.components.items() if found.strategies}
     refs = (ref for ref in policy.target_refs() if ref.component in remedied)
-    return (*COMMON_QUEUES, *sorted({policy.queue(ref) for ref in refs}))
+    probed = {policy.probe_queue(ref) for ref in policy.target_refs() if policy.probing(ref)}
+    return (*COMMON_QUEUES, *sorted({policy.queue(ref) for ref in refs}), *sorted(probed))
 
 
 def complaint(control: ControlPlane, queue: str) -> str:

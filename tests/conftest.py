@@ -14,6 +14,8 @@ pytest_plugins = [
     "tests.stack",
     "tests.containers",
     "tests.chroma",
+    "tests.monitoring",
+    "tests.serving",
     "tests.upstreams",
     "tests.openwebui",
 ]

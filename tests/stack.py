@@ -19,7 +19,7 @@ from recovery.errors import UnknownRecovery
 from recovery.events import State
 from tests.fleet import Fleet
 from tests.policies import write_policy
-from tests.servers import RedisServer, filled
+from tests.servers import RedisServer, filled, free_port
 from tests.waiting import until
 
 
@@ -74,13 +74,17 @@ def stack(
     policy_options: dict[str, Any],
 ) -> Iterator[Stack]:
     target = {"url": redis_server.url}
-    policy_file = write_policy(tmp_path, {"default": target}, **policy_options)
+    # What breaks here is told by the test, unless it wants the schedule to find it.
+    unwatched = {"integration": {"health_check_integration": False}}
+    options = {**policy_options, "sections": unwatched | policy_options.get("sections", {})}
+    policy_file = write_policy(tmp_path, {"default": target}, **options)
     environ = {
         **os.environ,
         "RECOVERY_CONFIG": str(policy_file),
         "RECOVERY_REDIS_URL": control_redis.url,
         "RECOVERY_STATE_DIR": str(tmp_path / "state"),
         "RECOVERY_HOST": "test-host",
+        "RECOVERY_HTTP_PORT": str(free_port()),
     }
     app = Celery("test-producer", broker=control_redis.url, set_as_current=False)
     stack = Stack(

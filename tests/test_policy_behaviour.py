@@ -79,9 +79,10 @@ class Gate:
         conclude(self.control, self.policy, record, Outcome(result=result), held.fence)
 
     def alerts(self) -> list[dict[str, Any]]:
-        sent: list[dict[str, Any]] = []
-        alerts.deliver(self.control, self.policy, "test", (lambda alert: sent.append(dict(alert)),))
-        return sent
+        stored = [fields for _, fields in self.control.redis.xrange(self.control.key("outbox"))]
+        self.control.redis.delete(self.control.key("outbox"))
+        facts = [json.loads(fields["alert"]) for fields in stored]
+        return [fact for fact in facts if alerts.is_wanted(self.policy, fact)]
 
 
 @pytest.fixture
@@ -181,6 +182,24 @@ def test_a_queue_that_nobody_consumes_is_given_up_long_before_a_busy_worker_is(
     assert "no live worker consumes queue redis" in outcome.detail
     (level,) = [alert for alert in gate.alerts() if alert["kind"] == "level"]
     assert level["why"] == outcome.detail
+
+
+def test_a_target_may_let_a_strategy_run_without_a_person(gate: Gate) -> None:
+    gate.turn(
+        {"default": {}, "other": {"unattended": ["restart_container"]}},
+        extra_strategies=[
+            {"name": "restart_container", "auto_trigger": False, "conditions": ["all_else_failed"]}
+        ],
+    )
+    said = {"failure_type": "process_down", "source": "probe"}
+
+    attended = gate.dispatch("1", **said).decision
+    unattended = gate.dispatch("2", target="other", **said).decision
+
+    assert attended.verdict == "awaiting_approval"
+    assert unattended.admitted
+    asked = gate.dispatch("3", target="other", require_approval=True, **said).decision
+    assert not asked.admitted
 
 
 def test_an_approval_expires_after_the_policys_time(gate: Gate) -> None:

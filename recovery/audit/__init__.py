@@ -9,6 +9,7 @@ from recovery.audit.chain import folder_of
 from recovery.audit.entries import ENTRY_BYTES, AuditEntry, compose, read_entry
 from recovery.audit.exporting import Format, export
 from recovery.audit.ownership import known_owner
+from recovery.audit.paging import AuditPage, Wanted, page
 from recovery.audit.reading import history, last_hours, latest
 from recovery.audit.sealed import Kind
 from recovery.audit.sealing import Report, Sealing, seal
@@ -17,12 +18,14 @@ from recovery.audit.verifying import Finding, Verdict, verify
 __all__ = [
     "ENTRY_BYTES",
     "AuditEntry",
+    "AuditPage",
     "Finding",
     "Format",
     "Kind",
     "Report",
     "Sealing",
     "Verdict",
+    "Wanted",
     "compose",
     "export",
     "folder_of",
@@ -30,6 +33,7 @@ __all__ = [
     "known_owner",
     "last_hours",
     "latest",
+    "page",
     "read_entry",
     "seal",
     "verify",

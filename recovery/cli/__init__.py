@@ -7,7 +7,16 @@ import os
 import click
 
 from recovery import __version__
-from recovery.cli import auditing, completing, deciding, looking, recovering, running, undoing
+from recovery.cli import (
+    auditing,
+    completing,
+    deciding,
+    looking,
+    recovering,
+    running,
+    serving,
+    undoing,
+)
 
 EPILOG = """\b
 Exit codes: 0 recovered, undone, not needed or sent · 1 failed · 2 bad usage or invalid event
@@ -31,6 +40,6 @@ def main(config_file: str | None) -> None:
         os.environ["RECOVERY_CONFIG"] = config_file
 
 
-for _group in (recovering, undoing, looking, auditing, deciding, running, completing):
+for _group in (recovering, undoing, looking, auditing, deciding, running, serving, completing):
     for _command in _group.COMMANDS:
         main.add_command(_command)

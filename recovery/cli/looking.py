@@ -145,36 +145,21 @@ def _one(recovery_id: str) -> dict[str, Any]:
 @json_option
 @reports_errors
 def metrics(as_json: bool) -> None:
-    """Show counts, success rates and durations by strategy.
+    """Show counts, success rates and durations; as JSON also every series of /metrics.
 
     \b
     Example:
       recovery metrics --json
     """
-    from recovery.metrics import snapshot
+    from recovery import series
+    from recovery.config import Environment
+    from recovery.measurement import measure
 
-    now = snapshot(session.control())
+    measured = measure(session.control(), session.policy(), Environment.read())
+    now = measured.counted
     if as_json:
-        session.show(
-            {
-                "infra_recovery_attempts_total": [
-                    {"component": f.component, "strategy": f.strategy, **f.results}
-                    for f in now.strategies
-                ],
-                "infra_recovery_success_total": now.recovered,
-                "infra_recovery_duration_seconds": [
-                    {
-                        "component": f.component,
-                        "strategy": f.strategy,
-                        "average": f.average_seconds,
-                        "p50_below": f.quantile_seconds(0.5),
-                        "p95_below": f.quantile_seconds(0.95),
-                    }
-                    for f in now.strategies
-                ],
-                "success_rate": now.success_rate,
-            }
-        )
+        families = series.families(measured, session.policy())
+        session.show({**_summary(now), "series": {f.name: f.as_dicts() for f in families}})
         return
     rows = [
         (
@@ -189,6 +174,26 @@ def metrics(as_json: bool) -> None:
     ]
     columns = ("strategy", "runs", "success rate", "average s", "half below s", "95 % below s")
     session.table("Recoveries", columns, rows)
+
+
+def _summary(now: Any) -> dict[str, Any]:
+    return {
+        "infra_recovery_attempts_total": [
+            {"component": f.component, "strategy": f.strategy, **f.results} for f in now.strategies
+        ],
+        "infra_recovery_success_total": now.recovered,
+        "infra_recovery_duration_seconds": [
+            {
+                "component": f.component,
+                "strategy": f.strategy,
+                "average": f.average_seconds,
+                "p50_below": f.quantile_seconds(0.5),
+                "p95_below": f.quantile_seconds(0.95),
+            }
+            for f in now.strategies
+        ],
+        "success_rate": now.success_rate,
+    }
 
 
 @click.command()

@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -19,11 +20,21 @@ from recovery.client.knowledge import Knowledge, Subscriber
 from recovery.client.looks import Looks
 from recovery.client.renewals import Renewals
 from recovery.client.reports import Outbox
-from recovery.client.subscription import NOTICES, Heard, Subscription
+from recovery.client.routes import Routes
+from recovery.client.subscription import (
+    CHANNELS,
+    DEGRADED,
+    NOTICES,
+    ROUTES,
+    WITH_ROUTES,
+    Heard,
+    Subscription,
+)
 from recovery.controlplane import ANSWER_TIMEOUT, CONNECT_TIMEOUT
 from recovery.environment import Environment, is_client_off
 from recovery.errors import ConfigError, ControlPlaneUnavailable
 
+MOST_SEEN = 100
 TICK_SECONDS = 0.25
 """The longest that a report waits for the thread."""
 
@@ -64,9 +75,14 @@ class Listener:
         self.knowledge = Knowledge()
         self.renewals = Renewals()
         self.looks = Looks()
+        self.routes = Routes()
         self.outbox = Outbox()
+        self.seen: deque[tuple[str, bool]] = deque(maxlen=MOST_SEEN)
+        """Targets that were found to work or not, by whoever uses them."""
         self.is_settled = False
         """Whether nobody needs to start the thread: it runs, or it is not wanted."""
+        self.is_away = False
+        """Whether the control plane was tried and does not answer."""
         self._followed = _UNNAMED
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -74,7 +90,6 @@ class Listener:
         # Held while a lock of others may be held too: a child must not inherit it locked.
         self._gate = threading.Lock()
         self._forking: int | None = None
-        self._is_away = False
         self._said = ""
 
     def start(self, redis_url: str | None = None, prefix: str | None = None) -> None:
@@ -88,6 +103,7 @@ class Listener:
             elif self._followed == _UNNAMED != named:
                 # Whoever came first only wanted any: the thread goes over to this one.
                 self._followed = named
+                self.knowledge.lose()
             elif named not in {_UNNAMED, self._followed}:
                 raise ConfigError("a process has one control plane: stop() the other one first")
 
@@ -110,6 +126,7 @@ class Listener:
         self.renewals.clear()
         self.knowledge = Knowledge()
         self.looks = Looks()
+        self.routes = Routes()
         self.outbox = Outbox()
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -124,6 +141,11 @@ class Listener:
     @property
     def is_running(self) -> bool:
         return self._thread is not None
+
+    def want_routes(self) -> None:
+        """From now on the routes are heard as well."""
+        self.routes.is_wanted = True
+        self.start_unasked()
 
     def say_last_words(self) -> None:
         """Give the thread a moment for what an application reported before it ended."""
@@ -171,8 +193,10 @@ class Listener:
                 self._say(f"the control plane is away, going on with what is known: {error}")
             except Exception:
                 log.exception("listening to the control plane failed; it will be tried again")
+            else:
+                continue
             self.knowledge.lose()
-            self._is_away = not stop.is_set()
+            self.is_away = not stop.is_set()
             if time.monotonic() - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
             # Spreads load; nothing secret.
@@ -189,29 +213,40 @@ class Listener:
 
     def _listen(self, stop: threading.Event) -> None:
         """Returns when told to stop; raises what a ``Subscription`` raises."""
-        followed = self._followed
-        with Subscription(followed.environment()) as subscription:
-            while not stop.is_set() and self._followed is followed:
+        followed, with_routes = self._followed, self.routes.is_wanted
+        channels = WITH_ROUTES if with_routes else CHANNELS
+        with Subscription(followed.environment(), channels) as subscription:
+            while (
+                not stop.is_set()
+                and self._followed is followed
+                and self.routes.is_wanted is with_routes
+            ):
                 heard = subscription.hear(self.renewals.seconds_left(TICK_SECONDS))
                 if heard is not None:
                     self._take(heard)
                 if subscription.is_read_due:
-                    self._take_all(*subscription.read())
+                    self._take_all(subscription.read())
                     followed.has_read.set()
-                    self._is_away = False
+                    self.is_away = False
                 self._do_what_is_due()
         self.renewals.forget_notices()
 
     def _take(self, heard: Heard) -> None:
-        take = self.renewals.hear if heard.channel == NOTICES else self.knowledge.hear
+        hearers = {
+            NOTICES: self.renewals.hear,
+            DEGRADED: self.knowledge.hear,
+            ROUTES: self.routes.hear,
+        }
         try:
-            take(heard.text)
+            hearers[heard.channel](heard.text)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("a message of %s cannot be read: %r", heard.channel, error)
 
-    def _take_all(self, notices: Mapping[str, str], modes: Mapping[str, str]) -> None:
-        self.knowledge.read(modes)
-        for text in self.renewals.missed(notices):
+    def _take_all(self, held: Mapping[str, Mapping[str, str]]) -> None:
+        self.knowledge.read(held[DEGRADED])
+        if ROUTES in held:
+            self.routes.read(held[ROUTES])
+        for text in self.renewals.missed(held[NOTICES]):
             self._take(Heard(NOTICES, text))
         self._say("")
 
@@ -224,9 +259,14 @@ class Listener:
 
     def _look(self) -> None:
         """Without the gate: a fork waits for no server."""
+        while self.seen:
+            target, works = self.seen.popleft()
+            # Where the control plane can be asked, its word holds.
+            if self.is_away:
+                self.knowledge.see(target, works=works)
         for target, works in self.looks.due(
             self.renewals.by_target(),
-            everything=self._is_away,
+            everything=self.is_away,
             doubted=self.knowledge.doubted,
         ):
             self.knowledge.see(target, works=works)

@@ -1,4 +1,4 @@
-"""One standing connection to the control plane's two channels, and a passing one that reads.
+"""One standing connection to the control plane's channels, and a passing one that reads.
 
 Knows Redis and nothing of what the messages mean.
 """
@@ -6,7 +6,7 @@ Knows Redis and nothing of what the messages mean.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from recovery.controlplane import ANSWER_TIMEOUT, CONNECT_TIMEOUT, ControlPlane, reachable
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 NOTICES = "notices"
 DEGRADED = "degraded"
+ROUTES = "routes"
 CHANNELS = (NOTICES, DEGRADED)
+WITH_ROUTES = (*CHANNELS, ROUTES)
 """Each is a channel and, under the same name, a hash: target → what was last said of it."""
 
 READ_SECONDS = 30.0
@@ -34,9 +36,9 @@ class Subscription:
     ``redis.RedisError`` where it denies us something, and ``ConfigError`` where the address is
     none."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, channels: Sequence[str] = CHANNELS) -> None:
         self._control = _connect(environment)
-        self._channels = {self._control.key(name): name for name in CHANNELS}
+        self._channels = {self._control.key(name): name for name in channels}
         self._messages = self._control.redis.pubsub()
         self._read_due = self._answer_due = float("inf")
 
@@ -67,7 +69,7 @@ class Subscription:
                 raise ControlPlaneUnavailable("the control Redis is silent")
             return None
         self._answer_due = float("inf")
-        if message["type"] == "subscribe" and message["data"] == len(CHANNELS):
+        if message["type"] == "subscribe" and message["data"] == len(self._channels):
             # What was said before the subscription stood is in what is read from now on.
             self._read_due = now
         if message["type"] != "message":
@@ -78,8 +80,8 @@ class Subscription:
     def is_read_due(self) -> bool:
         return time.monotonic() >= self._read_due
 
-    def read(self) -> tuple[Mapping[str, str], ...]:
-        """What each of ``CHANNELS`` holds: target → JSON."""
+    def read(self) -> Mapping[str, Mapping[str, str]]:
+        """What each channel's hash holds: target → JSON."""
         redis = self._control.redis
         with reachable():
             pipe = redis.pipeline(transaction=False)
@@ -91,7 +93,7 @@ class Subscription:
             self._messages.ping()
         self._expect_answer()
         self._read_due = time.monotonic() + READ_SECONDS
-        return tuple(held)
+        return dict(zip(self._channels.values(), held, strict=True))
 
     def _expect_answer(self) -> None:
         """A connection of which one end is gone shows only by what does not come."""

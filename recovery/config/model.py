@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, cast
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, SecretStr, create_model, model_validator
 
-from recovery.config.alerting import ReceiveSection
+from recovery.config.alerting import (
+    AlertmanagerSection,
+    ChannelName,
+    MessageSection,
+    ReceiveSection,
+    Severity,
+    WebAddress,
+    WebhookSection,
+)
+from recovery.credentials import one_of
 from recovery.events import ALL_ELSE_FAILED
 from recovery.runtime import Runtime
 from recovery.strategy import (
@@ -27,8 +37,7 @@ from recovery.strategy import (
 )
 
 Priority = Literal["critical", "high", "medium", "low"]
-Severity = Literal["P0", "P1", "P2", "P3"]
-Channel = Literal["prometheus_alertmanager"]
+Channel = Literal["prometheus_alertmanager", "webhooks", "messages"]
 
 SEVERITIES: Mapping[Priority, Severity] = {
     "critical": "P0",
@@ -81,6 +90,8 @@ class RecoverySection(StrictModel):
 
 
 class AlertingSection(StrictModel):
+    """``runbook_url``: the folder in which people find the runbooks."""
+
     enabled: bool = True
     channels: tuple[Channel, ...] = ()
     severity_mapping: dict[Priority, Severity] = Field(default_factory=lambda: dict(SEVERITIES))
@@ -88,6 +99,10 @@ class AlertingSection(StrictModel):
     alert_on_cooldown: bool = True
     alert_on_degraded_mode: bool = True
     receive: ReceiveSection = ReceiveSection()
+    alertmanager: AlertmanagerSection = AlertmanagerSection()
+    webhooks: dict[ChannelName, WebhookSection] = Field(default_factory=dict)
+    messages: dict[ChannelName, MessageSection] = Field(default_factory=dict)
+    runbook_url: WebAddress | None = None
 
 
 class DegradedModeSection(StrictModel):
@@ -116,11 +131,40 @@ class AuditSection(StrictModel):
     takeover_after: Duration = 7 * 86_400.0
 
 
-class DetectionSection(StrictModel):
-    """How scheduled probes judge: ``failures`` of the last ``of`` looks make a failure."""
+class FlappingSection(StrictModel):
+    """A target that went up and down ``changes`` times within ``window`` is left alone until it
+    has not done so for ``hold``."""
 
+    changes: int = Field(default=6, ge=2, le=100)
+    window: Duration = 600.0
+    hold: Duration = 600.0
+
+
+class StormSection(StrictModel):
+    """When more than ``share`` of all targets fail at once, and at least ``least``, only those
+    that others depend on are repaired, until it has been over for ``calm``. 1 never happens."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    least: int = Field(default=5, ge=2)
+    calm: Duration = 60.0
+
+
+class DetectionSection(StrictModel):
+    """How targets are probed: a light look every ``every``, and where the component has a deeper
+    one, that at ``integration.health_check_interval_seconds``.
+
+    ``failures`` of the last ``of`` looks make a failure; after a first one the next look comes
+    ``confirm_after``. Who is healthy for ``healthy_after`` leaves its degraded mode and its level
+    without a remedy.
+    """
+
+    every: Annotated[Duration, Field(ge=1, le=3600)] = 5.0
     failures: int = Field(default=2, ge=1, le=20)
     of: int = Field(default=3, ge=1, le=20)
+    confirm_after: Annotated[Duration, Field(le=60)] = 1.0
+    healthy_after: Duration = 60.0
+    flapping: FlappingSection = FlappingSection()
+    storm: StormSection = StormSection()
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:
@@ -134,7 +178,7 @@ class IntegrationSection(StrictModel):
     health_check_interval_seconds: Duration = 30.0
     chromadb_rollback_enabled: bool = True
     snapshot_dir: str | None = None
-    prometheus_alertmanager: str | None = None
+    prometheus_alertmanager: WebAddress | None = None
     alert_on_recovery: bool = True
     metrics_export_interval_seconds: Duration = 30.0
     export_recovery_metrics: bool = True
@@ -184,6 +228,37 @@ class UndoSection(StrictModel):
     directory: str | None = None
 
 
+class HttpSection(StrictModel):
+    """How ``recovery serve`` listens, and who may ask it what.
+
+    ``token`` is for all that changes state, ``read_token`` for reading alone, such as by
+    Prometheus. ``public_url`` is where people and alerts find it, behind a proxy for instance;
+    ``allowed_hosts`` are further names by which it may be called. ``trusted_proxies`` are the
+    addresses whose word on the client's address counts. ``metrics_textfile`` is for node_exporter.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=8787, ge=1, le=65535)
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    read_token: SecretStr | None = None
+    read_token_file: Path | None = None
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+/?$")
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    max_body_kb: int = Field(default=1024, ge=1, le=65_536)
+    requests_per_second: float = Field(default=50, gt=0)
+    max_streams: int = Field(default=64, ge=1, le=10_000)
+    metrics_textfile: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        one_of("token", self.token, self.token_file)
+        one_of("read_token", self.read_token, self.read_token_file)
+        return self
+
+
 class PolicyDocument(StrictModel):
     """The whole file; ``recovery`` is narrowed by ``policy_document``."""
 
@@ -198,6 +273,7 @@ class PolicyDocument(StrictModel):
     failsafe: FailsafeSection = FailsafeSection()
     control_plane: ControlPlaneSection = ControlPlaneSection()
     undo: UndoSection = UndoSection()
+    http: HttpSection = HttpSection()
 
 
 @cache

@@ -321,7 +321,14 @@ def _policy(port: int, command: list[str]) -> dict[str, Any]:
         "unavailable_capabilities": ["long_term_memory"],
     }
     limits = {"max_attempts_per_hour": FAULTS, "cooldown_seconds": COOLDOWN_SECONDS}
-    return {"recovery": {**limits, "redis": redis}, "degraded_modes": {"redis_unavailable": mode}}
+    return {
+        "recovery": {**limits, "redis": redis},
+        "degraded_modes": {"redis_unavailable": mode},
+        # Each scene tells by itself what broke; a probe would be faster.
+        "integration": {"health_check_integration": False},
+        # Another one may be served on this machine already.
+        "http": {"enabled": False},
+    }
 
 
 def _free_port() -> int:

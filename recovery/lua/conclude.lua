@@ -38,19 +38,14 @@ elseif state ~= 'awaiting_approval' and not redis.call('HGET', record, 'dry_run'
 end
 
 local level = ms(redis.call('HGET', state_of_target, 'level'))
-local degraded = redis.call('HGET', key('degraded'), target)
 
 local function degrade()
-  if mode == '' or degraded then return end
-  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id) .. '}'
-  redis.call('HSET', key('degraded'), target, held)
-  redis.call('PUBLISH', key('degraded'),
-    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
-  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+  enter_mode(target, mode, id, severity)
 end
 
 local function mend()
-  restore(target, id, level, degraded)
+  restore(target, id, level)
+  redis.call('ZREM', key('failing'), target)
   if redis.call('HEXISTS', state_of_target, 'rerouted') == 0 then level = 1 end
 end
 
@@ -82,6 +77,7 @@ elseif result == 'failed' then
   redis.call('HSET', state_of_target, 'trial', 1)
   redis.call('HDEL', state_of_target, 'healthy_from')
   degrade()
+  note_failing(target, now + cooldown)
   local failures = failures_in_hour(target)
   if why_person ~= '' then
     level = raise_level(target, 3, why_person)
@@ -99,18 +95,30 @@ elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
 end
 
+-- What is observed from now on may ask for the next one; not at once where a person said no.
+local seen = key('observation', target)
+redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
+if result == 'denied' and redis.call('EXISTS', seen) == 1 then
+  redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
+end
+-- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
+if result ~= 'failed' then
+  local held = redis.call('HGET', key('degraded'), target)
+  if held and cjson.decode(held).while_runs == id then end_mode(target, id) end
+end
+
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
 redis.call('PEXPIRE', key('attempts', target), HOUR)
 
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
+if result == 'recovered' then
+  -- From the event to the proof, whatever it waited for.
+  local received = ms(redis.call('HGET', record, 'received_ms'))
+  measure(buckets, 'recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
+end
 if result == 'recovered' or result == 'rerouted' or result == 'failed' then
-  local bucket = '+Inf'
-  for bound in string.gmatch(buckets, '[^,]+') do
-    if tonumber(duration) <= tonumber(bound) then bucket = bound break end
-  end
-  redis.call('HINCRBY', key('counters'), 'bucket|' .. counter .. '|' .. bucket, 1)
-  redis.call('HINCRBYFLOAT', key('counters'), 'seconds|' .. counter, duration)
+  measure(buckets, 'bucket', 'seconds', counter, duration)
   redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)

@@ -50,8 +50,7 @@ redis.call('HDEL', looks, 'healthy_from', 'goal')
 if was_direct then
   redis.call('HDEL', state_of_target, 'rerouted')
   redis.call('DEL', key('cooldown', target))
-  restore(target, id, ms(redis.call('HGET', state_of_target, 'level')),
-    redis.call('HGET', key('degraded'), target))
+  restore(target, id, ms(redis.call('HGET', state_of_target, 'level')))
 end
 local text = set_route(target, route)
 tell_of_route(target, route, id)

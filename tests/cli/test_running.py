@@ -127,7 +127,7 @@ def test_up_brings_a_killed_control_redis_back(
         until(lambda: "ended, starts again" in up.said(), what="it is noticed")
         until(lambda: answers(embedded), seconds=20, what="the control Redis answers again")
         assert stack.concluded(stack.trigger("connection_error")).outcome is not None
-        assert len(set(up.mains()) & set(before)) == UP_WORKERS + 1
+        assert len(set(up.mains()) & set(before)) == UP_WORKERS + len(("guard", "http"))
 
 
 def test_up_says_why_its_control_redis_does_not_start(stack: Stack, embedded: Environment) -> None:

@@ -9,6 +9,7 @@ COMPONENT = Component(
     name="openwebui",
     target=OpenWebuiTarget,
     probe="recovery.components.openwebui.probe:probe",
+    light_probe="recovery.components.openwebui.probe:light",
     strategies=("token_refresh", "model_failover", "graceful_degradation"),
     # Long enough for one completion of a model that is slow to wake.
     probe_seconds=10.0,

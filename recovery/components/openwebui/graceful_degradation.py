@@ -23,7 +23,7 @@ class GracefulDegradation(Parameters):
     degraded_mode: bool = True
 
     @property
-    def degrades(self) -> bool:
+    def sets_degraded_mode(self) -> bool:
         return self.degraded_mode
 
 

@@ -1,0 +1,114 @@
+"""Runs the server until it is told to stop.
+
+A connection that says nothing, or that takes nothing of what it is sent, is cut off: it may cost no
+more than its socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from recovery.errors import SetupError
+from recovery.http.app import build
+
+if TYPE_CHECKING:
+    from recovery.http.context import Context
+
+HEADER_SECONDS = 10
+"""How long a new connection may take to say what it wants."""
+
+STALLED_SECONDS = 20
+"""How long a client may leave what it was sent untaken."""
+
+SEND_BUFFER_BYTES = 128 * 1024
+GRACE_SECONDS = 5
+IDLE_SECONDS = 15
+
+log = structlog.get_logger()
+
+
+class PatientForAWhile(H11Protocol):
+    """uvicorn's own protocol, with an end to waiting in both directions."""
+
+    _unheard: asyncio.TimerHandle | None = None
+    _untaken: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._unheard = self.loop.call_later(HEADER_SECONDS, self._cut_off_unheard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._unheard, self._untaken):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._untaken = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._untaken is not None:
+            self._untaken.cancel()
+
+    def _cut_off_unheard(self) -> None:
+        heard: object = self.cycle
+        if heard is None:
+            self.transport.abort()
+
+
+def serve(context: Context) -> None:
+    """Until SIGTERM or SIGINT; raises ``SetupError`` where the address cannot be had."""
+    settings = context.settings
+    # Called once all is closed, since uvicorn raises the signal that ended it again.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with listening(settings.host, settings.port) as listener:
+        log.info("serving", url=settings.url)
+        if settings.made_token is not None:
+            log.info("a token was made for this machine", file=str(settings.made_token))
+        server(context).run(sockets=[listener])
+
+
+def server(context: Context) -> uvicorn.Server:
+    """Ready to run on a socket."""
+    proxies = context.settings.trusted_proxies
+    return uvicorn.Server(
+        uvicorn.Config(
+            build(context),
+            http=PatientForAWhile,
+            ws="none",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """The socket; raises ``SetupError``."""
+    address = host.strip("[]")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        listener.bind((address, port))
+    except OSError as error:
+        listener.close()
+        raise SetupError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
