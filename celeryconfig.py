@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
-from recovery import probing
+from recovery import probing, producer, snapshots
 from recovery.config import Environment, current_policy
 
 _environment = Environment.read()
@@ -115,6 +115,7 @@ imports = (
     "workers.redis",
     "workers.chromadb",
     "workers.openwebui",
+    "workers.snapshots",
     "workers.system",
     "workers.notify",
     "workers.maintenance",
@@ -165,6 +166,20 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "options": {"expires": 3600.0, "ignore_result": True},
     },
 }
+# Where the directory is, each looks by itself whether a snapshot is due; what a killed one left is
+# brought to an end at the same time.
+for _ref in snapshots.refs(_policy):
+    beat_schedule[f"snapshot-{_ref}"] = {
+        "task": producer.SNAPSHOT_IF_DUE,
+        "schedule": 60.0,
+        "kwargs": {"target": str(_ref)},
+        "options": {
+            "queue": _policy.queue(_ref),
+            "expires": 60.0,
+            "ignore_result": True,
+            **producer.snapshot_limits(_policy, _ref),
+        },
+    }
 # No `expires`: see workers.schedule. A round that is late finds its looks given away already.
 beat_schedule |= {
     queue: {

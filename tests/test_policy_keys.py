@@ -240,6 +240,7 @@ BEHAVIOUR = {
     "http.trusted_proxies": "test_only_a_trusted_proxy_says_whose_request_it_is",
     "http.max_body_kb": "test_a_body_that_is_too_large_is_refused_however_it_comes",
     "http.requests_per_second": "test_whoever_asks_too_often_is_told_to_wait_and_others_are_not",
+    "http.max_streams": "test_streams_have_a_limit_and_are_given_back",
     "http.metrics_textfile": "test_a_text_file_is_written_again_at_every_interval",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
     f"{WEBUI}.base_url": "test_a_healthy_one_has_its_figures",
@@ -270,9 +271,7 @@ BEHAVIOUR = {
     "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "test_a_policy_that_forbids_the_mode_leads_around_without_it",
 }
 
-WAITING = {
-    "http.max_streams": "the status page",
-}
+WAITING: dict[str, str] = {}
 
 
 def keys(annotation: Any, path: str = "") -> Iterator[str]:
