@@ -132,6 +132,8 @@ BEHAVIOUR = {
     f"{SYSTEM}.processes.name": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.cmdline": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    "recovery.system.strategies.file_handle_cleanup.end_close_wait_after": "test_connections_that_only_the_process_keeps_are_ended_where_the_policy_says_so",
+    "recovery.system.strategies.memory_gc.recycle_above_mb": "test_a_pool_process_that_is_too_large_is_replaced_after_its_task",
     f"{SYSTEM}.processes.worker": "test_a_worker_of_ours_that_takes_nothing_is_hung_and_restarted",
     f"{SYSTEM}.processes.socket": "test_a_socket_file_has_to_be_listened_on",
     f"{SYSTEM}.processes.url": "test_a_hung_server_still_accepts_and_is_restarted_as_it_does_not_answer",
@@ -237,12 +239,12 @@ BEHAVIOUR = {
     "http.trusted_proxies": "test_only_a_trusted_proxy_says_whose_request_it_is",
     "http.max_body_kb": "test_a_body_that_is_too_large_is_refused_however_it_comes",
     "http.requests_per_second": "test_whoever_asks_too_often_is_told_to_wait_and_others_are_not",
+    "http.max_streams": "test_streams_have_a_limit_and_are_given_back",
     "http.metrics_textfile": "test_a_text_file_is_written_again_at_every_interval",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
 }
 
 WAITING = {
-    "http.max_streams": "the status page",
     "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
     "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
 }

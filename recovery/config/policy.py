@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from recovery.config import dependencies
 from recovery.config.model import (
@@ -195,6 +196,14 @@ class Policy:
             if strategy.name == name:
                 return strategy
         raise unknown("strategy", name, (strategy.name for strategy in configured))
+
+    def parameter(self, component: str, strategy: str, name: str) -> Any:
+        """What a strategy's block says of one of its own keys; None where it has no block."""
+        block = self.components.get(component)
+        for configured in block.strategies if block else ():
+            if configured.name == strategy:
+                return getattr(configured.parameters, name)
+        return None
 
     def target(self, ref: TargetRef) -> TargetModel:
         """Raises ``InvalidEvent`` where the file does not configure it."""
