@@ -21,9 +21,15 @@ RecoveryError
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
+    │   └── CredentialsRefused    and will do so until a person changes them
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
+    ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
+    ├── TargetBusy            another repair or snapshot of it is at work on this host (transient)
+    ├── NotCopied             a copy of the target as of one moment cannot be made   (transient)
+    ├── SnapshotDamaged       a snapshot is not what was written, or does not hold what it should
+    ├── NoSnapshot            there is no verified snapshot, or none of that name
     ├── NotConfigured         the policy lacks a key that this remedy needs
     ├── RuntimeUnavailable    Docker, systemd or supervisord does not answer     (transient)
     ├── NoSuchProcess         the runtime knows no such container, unit or program
@@ -36,6 +42,10 @@ RecoveryError
     ├── WrongProcess          what answers is not what was started: the policy names another
     ├── NotKept               what is to be brought back is not there: undone, discarded, lost
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
+    ├── SignInsLimited        the target takes no more sign-ins of this account for a while
+    ├── MemoryAway            what is remembered of the target cannot be reached (transient)
+    ├── VectorsLost           no vector is left of some records, and nothing gives them anew
+    ├── EmbeddingUnavailable  the policy's embedding function cannot be had, or gives other vectors
     ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
@@ -57,6 +67,7 @@ class RecoveryError(Exception):
 
     code: ClassVar[str] = "error"
     transient: ClassVar[bool] = False
+    needs_person: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, facts: Facts | None = None) -> None:
@@ -189,8 +200,34 @@ class DeadlineExceeded(RemedyError):
     code = "deadline_exceeded"
 
 
+class NotConfirmed(RemedyError):
+    code = "not_confirmed"
+
+
 class NothingKept(RemedyError):
     code = "nothing_kept"
+
+
+class TargetBusy(RemedyError):
+    code = "target_busy"
+    transient = True
+
+
+class NotCopied(RemedyError):
+    code = "not_copied"
+    transient = True
+
+
+class SnapshotDamaged(RemedyError):
+    """``facts``: ``snapshot``, its name."""
+
+    code = "snapshot_damaged"
+
+
+class NoSnapshot(RemedyError):
+    """``facts``: ``snapshots``, the names that there are."""
+
+    code = "no_snapshot"
 
 
 class NotConfigured(RemedyError):
@@ -246,6 +283,32 @@ class NotKept(RemedyError):
 
 class WouldOverwrite(RemedyError):
     code = "would_overwrite"
+
+
+class CredentialsRefused(TargetRefused):
+    code = "credentials_refused"
+    needs_person = True
+
+
+class SignInsLimited(RemedyError):
+    """``facts``: ``retry_after``, in seconds."""
+
+    code = "sign_ins_limited"
+
+
+class MemoryAway(RemedyError):
+    code = "memory_away"
+    transient = True
+
+
+class VectorsLost(RemedyError):
+    """``facts``: ``collection``, ``records`` and ``missing``."""
+
+    code = "vectors_lost"
+
+
+class EmbeddingUnavailable(RemedyError):
+    code = "embedding_unavailable"
 
 
 class NothingFreed(RemedyError):

@@ -1,7 +1,8 @@
 """What happens around every remedy: claim, probe, act, probe, conclude.
 
 A recovery is a success only when a probe of the real target says so. An undo goes the same way; it
-is a success when what was removed is verified to be back, whatever that does to the target.
+is a success when what was removed is verified to be back, whatever that does to the target. A
+remedy that leads people around its target succeeds when the other road answers.
 Everything here may be killed at any line: what must not happen twice is written down before and
 after it happens, and whoever resumes the recovery reads that first.
 """
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import evidence, holdings, records
+from recovery import confirmation, evidence, holdings, observations, records
 from recovery import lease as leases
-from recovery.conclusion import Conclusion, conclude
+from recovery.conclusion import Conclusion, conclude, degrade
 from recovery.config import Environment
 from recovery.deadline import Deadline
 from recovery.errors import (
@@ -32,15 +33,16 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
-from recovery.journal import RecordingJournal
+from recovery.journal import RecordingJournal, Told, tell_nobody
 from recovery.keeping import KeptFolder, KeptState
+from recovery.memory import TargetMemory
 from recovery.messages import FIGURES
-from recovery.strategy import Scope, find_component, find_probe, find_undo
+from recovery.strategy import Scope, find_component, find_probe, find_proof, find_undo
 
 if TYPE_CHECKING:
     from recovery.config import Policy, StrategyPolicy
     from recovery.controlplane import ControlPlane
-    from recovery.strategy import TargetModel
+    from recovery.strategy import Probe, TargetModel
 
 CONCLUDE_SECONDS = 20.0
 """How long a conclusion is retried while the control plane is away."""
@@ -74,10 +76,12 @@ def run(
     holder: str,
     *,
     stopped_by: tuple[type[Exception], ...] = (),
+    told: Told = tell_nobody,
 ) -> Ending:
     """Run one attempt of an admitted recovery; raises ``ControlPlaneUnavailable``.
 
-    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays.
+    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays. ``told``
+    hears of the progress of a long one.
     """
     claimed = leases.claim(control, assignment, holder)
     if isinstance(claimed, leases.Claim):
@@ -90,7 +94,7 @@ def run(
         ),
         leases.heartbeat(claimed) as lost,
     ):
-        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by)
+        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by, told)
         try:
             return attempt.run()
         except LeaseLost as error:
@@ -110,6 +114,7 @@ class _Attempt:
         lease: leases.Lease,
         lost: threading.Event,
         stopped_by: tuple[type[Exception], ...],
+        told: Told,
     ) -> None:
         self.control = control
         self.policy = policy
@@ -118,8 +123,11 @@ class _Attempt:
         self.lease = lease
         self.lost = lost
         self.stopped_by = stopped_by
-        self.target: TargetModel = policy.target(record.target)
+        memory = TargetMemory(control, record.target, recovery_id=record.id, fence=lease.fence)
+        self.target: TargetModel = policy.target(record.target).reminded(memory)
+        self.told = told
         self.probe = find_probe(record.target.component)
+        self.proof = find_proof(record.target.component, strategy.name)
         self.shelf = holdings.shelf(control, policy, Environment.read())
         # A remedy that was not asked to say so is taken to have changed something.
         self.has_changed = True
@@ -139,6 +147,8 @@ class _Attempt:
             return self._conclude(Result.RECOVERED if acted else Result.NOT_NEEDED, after=found)
         error: RemedyError | None = None
         if self.record.stage is not Stage.ACTED:
+            if (doubt := self._doubt(found)) is not None:
+                return doubt
             error = self._act()
             if self.record.dry_run:
                 # One that could not be gone through is no failure of the target: nothing was tried.
@@ -172,19 +182,43 @@ class _Attempt:
         if self.record.stage is Stage.ACTED:
             return False
         insisted = self.record.event.force or self.record.forced or self.record.dry_run
-        return insisted or self.strategy.declaration.judges_itself
+        # Where people were led around the target already, they are led on: nothing brings them
+        # back but health that lasts.
+        begun = self.proof is not None and self.attempts > 0
+        return insisted or begun or self.strategy.declaration.judges_itself
+
+    def _doubt(self, found: ProbeReport) -> Outcome | Skipped | None:
+        """An ending without harm, where two looks do not agree that what can harm is needed."""
+        if not confirmation.is_wanted(self.record, self.strategy):
+            return None
+        if not observations.is_seen_failing(self.control, self.record.target):
+            time.sleep(min(confirmation.PAUSE_SECONDS, self.deadline.left()))
+            found = self._probe()
+        if found.healthy:
+            return self._conclude(Result.NOT_NEEDED, after=found)
+        error = confirmation.contradiction(self.record, self.strategy, found)
+        return self._conclude(Result.FAILED, error, found) if error else None
 
     def _act(self) -> RemedyError | None:
         self.attempts += 1
         self.lease.write({"stage": Stage.ACTING.value, "attempts": self.attempts})
         if self.lost.is_set():
             raise LeaseLost("the lease was lost before the remedy began")
+        self._degrade()
         error = self._perform()
         try:
             self.lease.write({"stage": Stage.ACTED.value if error is None else Stage.CLAIMED.value})
         except ControlPlaneUnavailable as away:
             log.warning("stage not stored; whoever resumes will probe first", error=str(away))
         return error
+
+    def _degrade(self) -> None:
+        if not self.strategy.declaration.degrades or self.record.dry_run:
+            return
+        try:
+            degrade(self.control, self.policy, self.record)
+        except ControlPlaneUnavailable as away:
+            log.warning("applications do not hear of it", error=str(away))
 
     def _perform(self) -> RemedyError | None:
         full_name = self.strategy.declaration.full_name
@@ -243,6 +277,7 @@ class _Attempt:
             scope=scope,
             dry_run=self.record.dry_run,
             overwrite=self.record.event.overwrite,
+            told=self.told,
         )
 
     def _keep(self, folders: ExitStack) -> KeptFolder:
@@ -263,6 +298,8 @@ class _Attempt:
     def _judge(self, error: RemedyError | None) -> Ending:
         """Ask the target itself; a remedy that reported no error has proved nothing yet."""
         after = self._probe()
+        if self.proof is not None and error is None:
+            return self._judge_detour(after, self._look(self.proof))
         if after.healthy and error is None:
             idle = self.record.attempts == 0 and not self.has_changed
             was_healthy = self.before is not None and self.before.healthy
@@ -273,6 +310,13 @@ class _Attempt:
         if self.deadline.left() <= 0 and not isinstance(error, DeadlineExceeded):
             error = DeadlineExceeded(f"{error} ({self.strategy.timeout_seconds:g} s are over)")
         return self._retry(error) or self._conclude(Result.FAILED, error, after)
+
+    def _judge_detour(self, after: ProbeReport, proof: ProbeReport) -> Ending:
+        """Success is an answer on the other road; of the target nothing is claimed."""
+        if proof.healthy:
+            return self._conclude(Result.REROUTED, after=after, proof=proof)
+        error = StillUnhealthy(f"the other road has {proof.failure_type}: {proof.summary}")
+        return self._retry(error) or self._conclude(Result.FAILED, error, after, proof)
 
     def _retry(self, error: RemedyError) -> RetryLater | None:
         """Hold the target for another attempt where one is left and may help."""
@@ -290,7 +334,11 @@ class _Attempt:
         return self.strategy.backoff_seconds * factor
 
     def _conclude(
-        self, result: Result, error: RemedyError | None = None, after: ProbeReport | None = None
+        self,
+        result: Result,
+        error: RemedyError | None = None,
+        after: ProbeReport | None = None,
+        proof: ProbeReport | None = None,
     ) -> Outcome | Skipped:
         outcome = Outcome(
             result=result,
@@ -298,6 +346,8 @@ class _Attempt:
             detail=str(error) if error else "",
             before=self.before,
             after=after,
+            proof=proof,
+            needs_person=error is not None and error.needs_person,
             attempts=self.attempts,
             duration=self._elapsed(),
         )
@@ -309,6 +359,7 @@ class _Attempt:
         if answer is Conclusion.LOST:
             raise LeaseLost("the recovery was concluded by its new holder")
         log.info(_sentence(self.record, outcome), result=result.value)
+        observations.note_outcome(self.control, self.policy, self.record.target, outcome)
         return outcome
 
     def _say(self, outcome: Outcome) -> Conclusion:
@@ -324,9 +375,12 @@ class _Attempt:
         return answer
 
     def _probe(self) -> ProbeReport:
+        return self._look(self.probe)
+
+    def _look(self, probe: Probe) -> ProbeReport:
         """What cannot be probed is not healthy: a probe's own crash proves nothing."""
         try:
-            return self.probe(self.target, self._probe_timeout())
+            return probe(self.target, self._probe_timeout())
         except Exception as error:
             log.exception("probe crashed")
             return ProbeReport(
@@ -354,8 +408,9 @@ def _sentence(record: records.Recovery, outcome: Outcome) -> str:
     proof = outcome.after or outcome.before
     found = f"; the probe finds it {proof.failure_type or 'healthy'}" if proof else ""
     figures = f" ({proof.summary})" if proof and proof.summary else ""
+    other = f"; past it: {outcome.proof.summary}" if outcome.proof else ""
     return (
         f"{record.target}: {outcome.result.value} by {record.strategy}"
         f" after {outcome.duration:.2f} s and {outcome.attempts} attempts,"
-        f" because of {reason}{found}{figures}"
+        f" because of {reason}{found}{figures}{other}"
     )

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from recovery.errors import InvalidEvent
 from recovery.events import Figure, ProbeReport
+from recovery.routes import Route
 
 T = TypeVar("T")
 
@@ -55,15 +56,37 @@ class Parameters(StrictModel):
         """What the policy must say before the strategy can run; None where it can."""
         return None
 
+    @property
+    def sets_degraded_mode(self) -> bool:
+        """Whether the degraded mode is set where the strategy leads people around its target."""
+        return True
+
 
 class Scope(StrictModel):
     """What an event's context may say to this strategy: a smaller scope, never a new remedy."""
 
 
+class ProbeSettings(StrictModel):
+    """How one target is probed, where that differs from ``detection``.
+
+    ``timeout`` is what one look may take; ``enabled: false`` leaves the target to other detectors.
+    """
+
+    enabled: bool = True
+    every: Annotated[Duration, Field(ge=1, le=3600)] | None = None
+    deep_every: Annotated[Duration, Field(ge=1, le=86_400)] | None = None
+    timeout: Annotated[Duration, Field(le=60)] | None = None
+    failures: int | None = Field(default=None, ge=1, le=20)
+    of: int | None = Field(default=None, ge=1, le=20)
+
+
 class TargetModel(StrictModel):
     """One target's block in the policy.
 
-    ``host`` binds the target to one host: its remedies then run on that host's queue.
+    ``host`` binds the target to one host: its probes and remedies then run on that host's queues.
+    ``depends_on`` names the targets that it stands on: while one of them fails, this one's failure
+    is taken for a consequence. ``unattended`` names strategies that may run on this target without
+    a person, whatever they need elsewhere.
     ``selectors`` names the context keys by which an event may pick this target, each an attribute
     or property of the model.
     """
@@ -71,6 +94,9 @@ class TargetModel(StrictModel):
     selectors: ClassVar[tuple[str, ...]] = ()
 
     host: str | None = None
+    depends_on: tuple[str, ...] = ()
+    unattended: tuple[str, ...] = ()
+    probe: ProbeSettings = ProbeSettings()
     max_attempts_per_hour: int | None = Field(default=None, ge=1)
     cooldown_seconds: Duration | None = None
 
@@ -82,12 +108,49 @@ class TargetModel(StrictModel):
         name: str,  # noqa: ARG002 - for the models that override it
         here: str,  # noqa: ARG002
         strategies: Mapping[str, Parameters],  # noqa: ARG002
+        integration: Mapping[str, Any],  # noqa: ARG002
     ) -> Self:
         """The target with what the rest of the policy says of it.
 
-        ``name`` is its own, ``here`` this host's, ``strategies`` the component's by name.
+        ``name`` is its own, ``here`` this host's, ``strategies`` the component's by name,
+        ``integration`` that section of the policy.
         """
         return self
+
+    def contradiction(self) -> str | None:
+        """What cannot be as the policy says, once the target is completed."""
+        return None
+
+    def reminded(self, memory: Memory) -> Self:  # noqa: ARG002 - for the models that override it
+        """The target with what the control plane remembers of it; most need nothing of that."""
+        return self
+
+
+class Memory(Protocol):
+    """What the control plane remembers of one target for every host; asked anew at each call.
+
+    Every call raises ``MemoryAway``. ``recovery_id`` is None outside of a recovery.
+    """
+
+    recovery_id: str | None
+
+    def route(self) -> Route | None:
+        """By which road applications reach it now; None where nobody has said so yet."""
+        ...
+
+    def reroute(self, **changes: Any) -> Route:
+        """Change the route and tell applications, in one step; raises ``LeaseLost``."""
+        ...
+
+    def hold(self, name: str, value: str, seconds: float) -> bool:
+        """Remember a value for so long, on every host; False where the name has one already."""
+        ...
+
+    def held(self, name: str) -> str | None: ...
+
+    def drop(self, name: str, value: str) -> None:
+        """Forget it, where it still is this value."""
+        ...
 
 
 class Kept(Protocol):
@@ -137,6 +200,10 @@ class Journal(Protocol):
         """Do something that changes the target; in a dry run only say so, and return ``None``."""
         ...
 
+    def progress(self, text: str, percent: int) -> None:
+        """Write down how far something long has come, where whoever waits for it can see it."""
+        ...
+
     def tell_applications(self, text: str, notice: str) -> None:
         """Tell the target's applications, through the channel, to act on ``notice``."""
         ...
@@ -171,9 +238,12 @@ class FailureType:
 class Strategy:
     """A named remedy of a component; ``remedy`` is None where this release only knows its name.
 
+    ``proof`` is a ``module:function`` reference to a probe that proves this remedy instead of the
+    component's: one that leads people around the target does not mend it, and says so.
     ``safe_alone``: a host may run it without the control plane's leave, as nothing is lost and
     nothing harmed when two do so at once. ``judges_itself``: the remedy finds out what is wrong
     with what it changes, and changes nothing else, so that a healthy probe does not spare it.
+    ``degrades``: while it runs the target cannot be used, and applications are told so.
     ``undo`` and ``discard`` are ``module:function`` references to an ``Undo`` and a ``Discard``,
     imported when first used.
     """
@@ -188,8 +258,10 @@ class Strategy:
     safe_alone: bool = False
     requires_approval: bool = False
     judges_itself: bool = False
+    degrades: bool = False
     undo: str | None = None
     discard: str | None = None
+    proof: str | None = None
     timeout_seconds: float = 5.0
     max_retries: int = 0
     backoff_seconds: float = 0.5
@@ -207,7 +279,9 @@ class Strategy:
 class Component:
     """A kind of thing that is repaired.
 
-    ``probe`` and ``evidence`` are ``module:function`` references, imported when first used.
+    ``probe``, ``light_probe`` and ``evidence`` are ``module:function`` references, imported when
+    first used. ``light_probe`` is for components whose ``probe`` costs too much for every few
+    seconds: it sees less, and nothing that the other would not see.
     ``strategies`` names the files of this folder that hold one strategy each; ``planned`` declares
     strategies that a policy may already configure and that cannot run yet. ``probe_seconds`` is
     the longest that one probe may take; always shorter than a strategy around it.
@@ -219,6 +293,7 @@ class Component:
     strategies: tuple[str, ...] = ()
     planned: tuple[Strategy, ...] = ()
     probe: str | None = None
+    light_probe: str | None = None
     evidence: str | None = None
     probe_seconds: float = 2.0
 
@@ -236,8 +311,10 @@ def strategy(
     safe_alone: bool = False,
     requires_approval: bool = False,
     judges_itself: bool = False,
+    degrades: bool = False,
     undo: str | None = None,
     discard: str | None = None,
+    proof: str | None = None,
     timeout_seconds: float = 5.0,
     max_retries: int = 0,
     backoff_seconds: float = 0.5,
@@ -256,8 +333,10 @@ def strategy(
             safe_alone=safe_alone,
             requires_approval=requires_approval,
             judges_itself=judges_itself,
+            degrades=degrades,
             undo=undo,
             discard=discard,
+            proof=proof,
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             backoff_seconds=backoff_seconds,
@@ -305,6 +384,16 @@ def find_probe(component: str) -> Probe:
 
 
 @cache
+def find_light_probe(component: str) -> Probe:
+    """The component's probe itself where that is light enough."""
+    reference = find_component(component).light_probe
+    if reference is None:
+        return find_probe(component)
+    found: Probe = _load(reference)
+    return found
+
+
+@cache
 def find_evidence(component: str) -> Evidence | None:
     reference = find_component(component).evidence
     if reference is None:
@@ -319,6 +408,15 @@ def find_undo(component: str, name: str) -> Undo | None:
     if reference is None:
         return None
     found: Undo = _load(reference)
+    return found
+
+
+@cache
+def find_proof(component: str, name: str) -> Probe | None:
+    reference = find_strategy(component, name).proof
+    if reference is None:
+        return None
+    found: Probe = _load(reference)
     return found
 
 

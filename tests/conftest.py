@@ -14,7 +14,9 @@ pytest_plugins = [
     "tests.stack",
     "tests.containers",
     "tests.chroma",
+    "tests.http.chromium",
     "tests.monitoring",
+    "tests.serving",
     "tests.upstreams",
     "tests.openwebui",
 ]

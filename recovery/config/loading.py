@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from recovery import places
-from recovery.config import document
+from recovery.config import consistency, document
 from recovery.config.document import Document, KeyPath, Problem, as_key, failed
 from recovery.config.model import policy_document
 from recovery.config.policy import Policy
@@ -44,13 +44,26 @@ def load_policy(path: Path | None = None, environ: Mapping[str, str] | None = No
         problems += _problems(parsed, error)
     if checked is None or problems:
         raise failed(sorted(problems, key=lambda problem: problem.line))
-    return Policy(checked, file, places.host_name(found))
+    policy = Policy(checked, file, places.host_name(found))
+    if faults := [_located(parsed, *fault) for fault in consistency.faults(policy)]:
+        raise failed(faults)
+    return policy
 
 
 @cache
 def current_policy() -> Policy:
     """The policy of this process, loaded once."""
     return load_policy()
+
+
+def _located(parsed: Document, path: KeyPath, text: str, allowed: tuple[str, ...] = ()) -> Problem:
+    return Problem(
+        file=parsed.file,
+        line=parsed.line_of(path),
+        key=as_key(path),
+        problem=text,
+        allowed=allowed,
+    )
 
 
 def _problems(parsed: Document, error: ValidationError) -> Iterator[Problem]:

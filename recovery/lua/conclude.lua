@@ -1,10 +1,11 @@
 -- End a recovery in one write: audit entry, counters, cooldown or clear, degraded mode, level,
 -- lease. Said twice it is done once.
 -- ARGV: prefix, id, target, component, strategy, token, result, entry, outcome, past, duration s,
---       cooldown ms, degraded mode (JSON), failures for level 3, is final rung, record ttl s, priority,
+--       cooldown ms, degraded mode (JSON), failures for level 3, why a person, record ttl s, priority,
 --       buckets (comma separated, seconds)
 -- degraded mode: {mode, available, unavailable}; '' where the policy describes none. It is joined
 -- as text, because cjson would store an empty list as an object
+-- why a person: what calls one at once where it failed; '' where nothing does
 -- entry: '' where the policy wants no audit trail
 -- token: the lease's fence; '' where no lease is held (dry run, denied, expired,
 --        withdrawn), 'stale' where
@@ -14,7 +15,7 @@ local id, target, component, strategy, token, result =
   ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local entry, outcome, past, duration = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local cooldown, mode, level_3_failures = ms(ARGV[12]), ARGV[13], ms(ARGV[14])
-local is_final, record_ttl, severity, buckets = ARGV[15] == '1', ms(ARGV[16]), ARGV[17], ARGV[18]
+local why_person, record_ttl, severity, buckets = ARGV[15], ms(ARGV[16]), ARGV[17], ARGV[18]
 local record, state_of_target = key('recovery', id), key('target', target)
 
 local state = redis.call('HGET', record, 'state')
@@ -37,26 +38,15 @@ elseif state ~= 'awaiting_approval' and not redis.call('HGET', record, 'dry_run'
 end
 
 local level = ms(redis.call('HGET', state_of_target, 'level'))
-local degraded = redis.call('HGET', key('degraded'), target)
 
 local function degrade()
-  if mode == '' or degraded then return end
-  local held = string.sub(mode, 1, -2) .. ',"since":' .. now .. ',"recovery_id":' .. cjson.encode(id) .. '}'
-  redis.call('HSET', key('degraded'), target, held)
-  redis.call('PUBLISH', key('degraded'),
-    '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
-  alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+  enter_mode(target, mode, id, severity)
 end
 
-local function restore()
-  redis.call('HDEL', state_of_target, 'level', 'level_since', 'level_why')
-  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
-  level = 1
-  if not degraded then return end
-  redis.call('HDEL', key('degraded'), target)
-  local held = cjson.decode(degraded).mode
-  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
-  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+local function mend()
+  restore(target, id, level)
+  redis.call('ZREM', key('failing'), target)
+  if redis.call('HEXISTS', state_of_target, 'rerouted') == 0 then level = 1 end
 end
 
 -- What a host did alone may be older than what is known of the target by now.
@@ -70,10 +60,14 @@ elseif result == 'recovered' then
   if redis.call('HEXISTS', state_of_target, 'trial') == 1 then
     redis.call('HSET', state_of_target, 'healthy_from', now)
   end
-  restore()
+  mend()
 elseif result == 'not_needed' then
   redis.call('ZREM', key('attempts', target), id)
-  restore()
+  mend()
+elseif result == 'rerouted' then
+  redis.call('HSET', state_of_target, 'rerouted', strategy)
+  degrade()
+  level = raise_level(target, 2, strategy .. ' leads around it')
 elseif result == 'failed' then
   redis.call('ZADD', key('failures', target), happened, id)
   redis.call('ZREMRANGEBYSCORE', key('failures', target), '-inf', now - HOUR)
@@ -83,9 +77,10 @@ elseif result == 'failed' then
   redis.call('HSET', state_of_target, 'trial', 1)
   redis.call('HDEL', state_of_target, 'healthy_from')
   degrade()
+  note_failing(target, now + cooldown)
   local failures = failures_in_hour(target)
-  if is_final then
-    level = raise_level(target, 3, strategy .. ' is the last resort, and it failed')
+  if why_person ~= '' then
+    level = raise_level(target, 3, why_person)
   elseif failures >= level_3_failures then
     level = raise_level(target, 3, failures .. ' failures in an hour')
   else
@@ -100,27 +95,30 @@ elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
 end
 
+-- What is observed from now on may ask for the next one; not at once where a person said no.
+local seen = key('observation', target)
+redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
+if result == 'denied' and redis.call('EXISTS', seen) == 1 then
+  redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
+end
+-- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
+if result ~= 'failed' then
+  local held = redis.call('HGET', key('degraded'), target)
+  if held and cjson.decode(held).while_runs == id then end_mode(target, id) end
+end
+
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
 redis.call('PEXPIRE', key('attempts', target), HOUR)
-
-local function observe(prefix_of_bucket, prefix_of_sum, what, seconds)
-  local bucket = '+Inf'
-  for bound in string.gmatch(buckets, '[^,]+') do
-    if tonumber(seconds) <= tonumber(bound) then bucket = bound break end
-  end
-  redis.call('HINCRBY', key('counters'), prefix_of_bucket .. '|' .. what .. '|' .. bucket, 1)
-  redis.call('HINCRBYFLOAT', key('counters'), prefix_of_sum .. '|' .. what, seconds)
-end
 
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
 if result == 'recovered' then
   -- From the event to the proof, whatever it waited for.
   local received = ms(redis.call('HGET', record, 'received_ms'))
-  observe('recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
+  measure(buckets, 'recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
 end
-if result == 'recovered' or result == 'failed' then
-  observe('bucket', 'seconds', counter, duration)
+if result == 'recovered' or result == 'rerouted' or result == 'failed' then
+  measure(buckets, 'bucket', 'seconds', counter, duration)
   redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)

@@ -56,15 +56,15 @@ class Command:
             detail="running",
         )
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, *, kill: bool = True) -> None:
         if not self.inspect().running:
             return
         patience = Deadline(min(grace, self._remaining()))
         problem = self._ask_to_end(patience)
         if self._ended(0 if problem else patience.left()):
             return
-        if self._runtime.start_returns:
-            raise WontStop(problem or f"{self._runtime.name} runs on after its stop command")
+        if self._runtime.start_returns or not kill:
+            raise WontStop(problem or f"{self._runtime.name} runs on after it was told to stop")
         _signal(self.pid_file, signal.SIGKILL)
         if not self._ended(KILL_SECONDS):
             raise WontStop(f"{self._runtime.name} runs on after KILL")

@@ -9,7 +9,7 @@ from datetime import datetime
 from recovery.errors import NoSuchProcess, WontStop
 from recovery.runtime.engine import Engine, Inspected
 from recovery.runtime.names import split
-from recovery.runtime.process import ProcessState, Remaining
+from recovery.runtime.process import ProcessState, Remaining, await_end
 from recovery.runtime.settings import DockerRuntime
 
 
@@ -27,10 +27,14 @@ class Container:
             except NoSuchProcess as error:
                 return ProcessState(exists=False, detail=error.message)
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, *, kill: bool = True) -> None:
         with self._engine() as engine:
             found = engine.get(name_of(engine, self._runtime))
-            engine.stop(found.id, grace)
+            if kill:
+                engine.stop(found.id, grace)
+            elif found.runs:
+                engine.ask_to_end(found.id)
+                await_end(lambda: engine.get(found.id).runs, grace, self._remaining)
             if engine.get(found.id).runs:
                 raise WontStop(f"container {found.name} runs on")
 

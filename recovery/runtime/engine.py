@@ -155,6 +155,12 @@ class Engine:
             self._api.timeout = min(KILL_SECONDS, self._remaining())
             self._api.stop(container, timeout=seconds)
 
+    def ask_to_end(self, container: str) -> None:
+        """Its stop signal and nothing after it; raises ``WontStop``."""
+        wanted = self.get(container).raw["Config"].get("StopSignal") or "SIGTERM"
+        with self._call(WontStop):
+            self._api.kill(container, signal=wanted)
+
     def rename(self, container: str, name: str) -> None:
         """Raises ``OwnerChanged`` where another container has that name."""
         try:

@@ -51,8 +51,11 @@ class Process(Protocol):
 
     def inspect(self) -> ProcessState: ...
 
-    def stop(self, grace: float) -> None:
-        """TERM, ``grace`` seconds, KILL; no error where it is not running. ``WontStop``."""
+    def stop(self, grace: float, *, kill: bool = True) -> None:
+        """TERM, ``grace`` seconds, KILL; no error where it is not running. ``WontStop``.
+
+        Without ``kill`` it is left to end by itself: it may still do so after this raised.
+        """
         ...
 
     def start(self) -> None:

@@ -46,11 +46,13 @@ class Program:
             detail=str(info["statename"]),
         )
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, *, kill: bool = True) -> None:
         """The program's own stop signal, and its own ``stopwaitsecs`` where that is shorter."""
         self._order(WontStop, "stopProcess", False, fine=_NOT_RUNNING)
         if self._ended(grace):
             return
+        if not kill:
+            raise WontStop(f"{self._name} runs on after {grace:g} s")
         self._order(WontStop, "signalProcess", "KILL", fine=_NOT_RUNNING)
         if not self._ended(KILL_SECONDS):
             raise WontStop(f"{self._name} runs on after KILL")

@@ -39,12 +39,14 @@ class Unit:
             detail=f"{shown['ActiveState']} ({shown['SubState']})",
         )
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, *, kill: bool = True) -> None:
         """The unit's own way to stop, and its own ``TimeoutStopSec`` where that is shorter."""
         self._known()
         self._order(WontStop, "stop", "--no-block")
         if self._ended(grace):
             return
+        if not kill:
+            raise WontStop(f"{self._unit} runs on after {grace:g} s")
         # It may have ended by now, and then there is nothing to kill.
         answer = self._systemctl("kill", "--signal=SIGKILL", "--", self._unit)
         if not self._ended(KILL_SECONDS):

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from recovery.components.chromadb.target import ChromaTarget
-from recovery.strategy import Component, FailureType, Parameters, Strategy
-
-
-class SnapshotRollback(Parameters):
-    """``script`` is the playbook's; kept so that its files load, and never run."""
-
-    script: str | None = None
-
+from recovery.strategy import Component, FailureType
 
 COMPONENT = Component(
     name="chromadb",
     target=ChromaTarget,
     probe="recovery.components.chromadb.probe:probe",
+    light_probe="recovery.components.chromadb.probe:light",
     evidence="recovery.components.chromadb.evidence:evidence",
     probe_seconds=5.0,
     failure_types=(
@@ -49,26 +43,5 @@ COMPONENT = Component(
             needs_person=True,
         ),
     ),
-    strategies=("query_retry",),
-    planned=(
-        Strategy(
-            component="chromadb",
-            name="collection_reload",
-            summary="Open the collection anew from disk.",
-        ),
-        Strategy(
-            component="chromadb",
-            name="snapshot_rollback",
-            summary="Put the newest verified snapshot in place of a damaged directory.",
-            parameters=SnapshotRollback,
-            destructive=True,
-            timeout_seconds=30.0,
-        ),
-        Strategy(
-            component="chromadb",
-            name="index_rebuild",
-            summary="Build the vector index anew from what is readable.",
-            timeout_seconds=10.0,
-        ),
-    ),
+    strategies=("query_retry", "collection_reload", "snapshot_rollback", "index_rebuild"),
 )

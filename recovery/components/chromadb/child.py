@@ -25,11 +25,17 @@ AMPLE_SECONDS = 10.0
 
 
 def inspect(
-    target: ChromaTarget, path: Path, budget: Budget, *, judges_files: bool = True
+    target: ChromaTarget,
+    path: Path,
+    budget: Budget,
+    *,
+    judges_files: bool = True,
+    opens: bool = True,
 ) -> Examined:
     """Have a child look at a directory. Raises ``RemedyError`` where the child cannot do its work.
 
-    ``judges_files`` false: show Chroma a copy whatever its index files look like.
+    ``judges_files`` false: show Chroma a copy whatever its index files look like. ``opens`` false:
+    judge the files alone, which costs no import of Chroma.
     """
     with view.private_folder() as private:
         order = Order(
@@ -42,6 +48,7 @@ def inspect(
             latency_ms=target.thresholds.latency_ms,
             collections=target.collections,
             judges_files=judges_files,
+            opens=opens,
         )
         return run(COMMAND, order, budget)
 
@@ -56,13 +63,13 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
             text=True,
             timeout=budget.left(),
             check=False,
-            env=_bare_environment(),
+            env=bare_environment(),
             cwd=order.view,
         )
     except subprocess.TimeoutExpired as error:
         said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else ""
-        return _overdue(_last(said), budget.seconds)
-    last = _last(done.stdout)
+        return _overdue(last_said(said), budget.seconds)
+    last = last_said(done.stdout)
     if done.returncode == 0 and "verdict" in last:
         return Examined.from_dict(last["verdict"])
     if _has_moved(Path(order.path), last):
@@ -70,7 +77,7 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
     return _died(last, done.returncode, done.stderr)
 
 
-def _bare_environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
     """Nothing of the worker's own, which holds secrets."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     # The child runs in its private folder, where a relative path would lead elsewhere.
@@ -82,7 +89,7 @@ def _bare_environment() -> dict[str, str]:
     }
 
 
-def _last(said: str) -> dict[str, Any]:
+def last_said(said: str) -> dict[str, Any]:
     """The last whole line; a line that a kill cut short says nothing."""
     found: dict[str, Any] = {}
     for line in said.splitlines():

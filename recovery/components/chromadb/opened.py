@@ -14,9 +14,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
 import chromadb
+import numpy as np
 from chromadb.config import Settings
 
 from recovery.components.chromadb.sampling import CollectionError, Vector
+
+PAGE = 500
 
 
 class OpenedCollection:
@@ -45,6 +48,28 @@ class OpenedCollection:
                 query_embeddings=[vector], n_results=hits, include=["distances"]
             )
             return list(zip(got["ids"][0], map(float, got["distances"][0]), strict=True))
+
+    def vectors(self, offset: int, limit: int) -> Any | None:
+        """A matrix of a page's vectors; None where one of them is not finite."""
+        with _named_errors():
+            got = self._collection.get(offset=offset, limit=limit, include=["embeddings"])
+            vectors = np.asarray(got["embeddings"], dtype=np.float32)
+        return vectors if np.isfinite(vectors).all() else None
+
+
+def open_all(view: Path, tenant: str, database: str) -> list[OpenedCollection]:
+    """Every collection of one database. Raises ``CollectionError``; writes into ``view``."""
+    with _named_errors():
+        client = chromadb.PersistentClient(
+            path=str(view),
+            settings=Settings(anonymized_telemetry=False),
+            tenant=tenant,
+            database=database,
+        )
+        found: list[Any] = []
+        while page := client.list_collections(limit=PAGE, offset=len(found)):
+            found += page
+        return [OpenedCollection(collection) for collection in found]
 
 
 def open_collections(

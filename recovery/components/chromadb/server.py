@@ -53,14 +53,14 @@ class ServerProcess:
             raise NoSuchProcess(found.detail)
         return found
 
-    def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """TERM, ``grace`` seconds, KILL; no error where it does not run.
+    def stop(self, grace: float = GRACE_SECONDS, *, kill: bool = True) -> None:
+        """TERM, ``grace`` seconds, KILL if ``kill``; no error where it does not run.
 
         Raises ``WontStop``, and ``WrongProcess`` where the target's URL answers all the same: then
         somebody else serves it, perhaps from the very files.
         """
         self.inspect()
-        self._process.stop(grace)
+        self._process.stop(grace, kill=kill)
         closed = Deadline(CLOSED_SECONDS)
         while self._readiness() is not Readiness.ABSENT:
             if closed.left() <= 0:

@@ -103,7 +103,13 @@ class HostTarget(TargetModel):
             for key, process in named.items()
         }
 
-    def completed(self, name: str, here: str, strategies: Mapping[str, Parameters]) -> Self:
+    def completed(
+        self,
+        name: str,
+        here: str,
+        strategies: Mapping[str, Parameters],
+        integration: Mapping[str, Any],  # noqa: ARG002
+    ) -> Self:
         disk = _said(strategies, "disk_cleanup", DiskThresholds()).disk_usage_percent
         memory = _said(strategies, "memory_gc", MemoryThresholds()).memory_usage_percent
         own = self.thresholds

@@ -1,0 +1,1 @@
+"""Snapshots of a Chroma directory: taken, verified, kept, found, restored."""

@@ -1,0 +1,67 @@
+"""What the database of a copy says of it, read from the file alone. It opens no Chroma."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import uuid
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from recovery.components.chromadb.database import NAME
+
+_POSITION = (
+    "SELECT max(coalesce((SELECT max(seq_id) FROM embeddings_queue), 0),"
+    " coalesce((SELECT max(seq_id) FROM max_seq_id), 0))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """``segments``: the ids of all indexes, which are the names of their folders.
+
+    ``position``: how far the log has come; it may go back when a collection is deleted.
+    ``mark`` is another one when anything was written, and the same however much of the log was
+    taken into the indexes meanwhile.
+    """
+
+    schema_versions: dict[str, int]
+    position: int
+    segments: frozenset[str]
+    records: int
+    mark: str
+
+    def is_orphan(self, folder: str) -> bool:
+        """A folder of an index whose collection was deleted: Chroma leaves it behind."""
+        return _is_uuid(folder) and folder not in self.segments
+
+
+def read(folder: Path) -> Contents:
+    """Raises ``sqlite3.Error``. Takes SQLite's read lock for a moment."""
+    address = f"{(folder / NAME).as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=5.0)) as connection:
+        return of(connection)
+
+
+def of(connection: sqlite3.Connection) -> Contents:
+    versions = connection.execute("SELECT dir, max(version) FROM migrations GROUP BY dir")
+    position = connection.execute(_POSITION).fetchone()[0]
+    segments = connection.execute("SELECT id FROM segments")
+    records = connection.execute("SELECT count(*) FROM embeddings").fetchone()[0]
+    collections = connection.execute("SELECT id, name FROM collections ORDER BY id").fetchall()
+    return Contents(
+        schema_versions={str(part): int(version) for part, version in versions},
+        # Older versions stored positions as big-endian bytes.
+        position=int.from_bytes(position, "big") if isinstance(position, bytes) else int(position),
+        segments=frozenset(str(one) for (one,) in segments),
+        records=int(records),
+        mark=hashlib.sha256(repr((position, collections)).encode()).hexdigest()[:16],
+    )
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False

@@ -1,0 +1,105 @@
+"""A snapshot unpacked beside the directory it is to replace, and seen to be what it was.
+
+Its bytes are those that Chroma opened and read when the snapshot was taken: the digests say so.
+Where another version of Chroma is installed by now, that one opens a copy of it as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from recovery.components.chromadb import child, swap
+from recovery.components.chromadb.findings import Budget
+from recovery.components.chromadb.snapshots import archive
+from recovery.components.chromadb.snapshots.catalogue import Catalogue, need_room
+from recovery.components.chromadb.snapshots.manifest import Manifest
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.errors import NotCopied, SnapshotDamaged, TargetRefused
+from recovery.events import Figure
+from recovery.runtime import Remaining
+
+_OPEN = 0o755
+
+
+def stage(
+    target: ChromaTarget,
+    chosen: Manifest,
+    catalogue: Catalogue,
+    *,
+    path: Path,
+    staged: Path,
+    remaining: Remaining,
+) -> dict[str, Figure]:
+    """Unpack, hand over to the directory's owner, verify, and see it on the disk.
+
+    Raises ``SnapshotDamaged`` where it is not what it should be, ``NotCopied`` where the disk has
+    no room, ``TargetRefused`` where it could not belong to the directory's owner.
+    """
+    if not chosen.collections:
+        raise SnapshotDamaged(f"snapshot {chosen.name} holds no collection")
+    try:
+        need_room(path.parent, chosen.bytes, f"snapshot {chosen.name}")
+        swap.remove(staged)
+        staged.mkdir(mode=0o700)
+        archive.unpack(catalogue.archive(chosen.name), chosen, staged, remaining)
+        _hand_over(path, staged)
+        figures = _inspect(target, staged, chosen, remaining)
+        _sync_all(staged)
+    except OSError as error:
+        raise NotCopied(f"{error.filename or staged}: {error.strerror}") from error
+    return figures
+
+
+def _hand_over(path: Path, staged: Path) -> None:
+    """To whom the directory belongs: a server of another user could only read what is ours."""
+    known = path.stat() if path.exists() else path.parent.stat()
+    everything = [staged, *_below(staged)]
+    ours = staged.stat()
+    if (known.st_uid, known.st_gid) != (ours.st_uid, ours.st_gid):
+        try:
+            for one in everything:
+                os.chown(one, known.st_uid, known.st_gid, follow_symlinks=False)
+        except PermissionError as error:
+            raise TargetRefused(
+                f"{path} belongs to user {known.st_uid}, group {known.st_gid}, and what replaces it"
+                " cannot be given to them by this user"
+            ) from error
+    staged.chmod(known.st_mode & 0o777 if path.exists() else _OPEN)
+
+
+def _inspect(
+    target: ChromaTarget, staged: Path, chosen: Manifest, remaining: Remaining
+) -> dict[str, Figure]:
+    is_same = _installed() in (None, chosen.chroma)
+    found = child.inspect(target, staged, Budget(remaining()), opens=not is_same)
+    if found.finding is not None:
+        raise SnapshotDamaged(
+            f"snapshot {chosen.name} is not healthy: {found.finding.summary}",
+            {"snapshot": chosen.name},
+        )
+    return found.figures
+
+
+def _installed() -> str | None:
+    try:
+        return version("chromadb")
+    except PackageNotFoundError:
+        return None
+
+
+def _sync_all(staged: Path) -> None:
+    for one in (*_below(staged), staged):
+        descriptor = os.open(one, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for base, folders, names in os.walk(folder):
+        for name in (*names, *folders):
+            yield Path(base) / name

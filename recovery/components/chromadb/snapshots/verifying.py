@@ -1,0 +1,96 @@
+"""Having a child open a restored copy and read all of it, and what its answer or death means."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recovery.components.chromadb import child
+from recovery.components.chromadb.snapshots.manifest import StoredCollection
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.errors import NotCopied, SnapshotDamaged
+from recovery.runtime import Remaining
+
+COMMAND = (sys.executable, "-m", "recovery.components.chromadb.snapshots.verification")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What Chroma itself read from a copy, and how many of its vectors found themselves."""
+
+    chroma: str
+    collections: tuple[StoredCollection, ...]
+    queried: int
+
+
+def verify(
+    copy: Path, target: ChromaTarget, remaining: Remaining, command: Sequence[str] = COMMAND
+) -> Verified:
+    """Open a copy, which changes it; it must be thrown away.
+
+    Raises ``SnapshotDamaged`` where it does not read or lacks what the target must hold, and
+    ``NotCopied`` where nothing can open it.
+    """
+    if find_spec("chromadb") is None:
+        raise NotCopied("a snapshot counts once Chroma has opened it: the package is not installed")
+    found = _ask(copy, remaining(), command)
+    collections = tuple(StoredCollection(**one) for one in found["collections"])
+    _refuse_too_little(collections, target)
+    from importlib.metadata import version
+
+    return Verified(chroma=version("chromadb"), collections=collections, queried=found["queried"])
+
+
+def _ask(copy: Path, seconds: float, command: Sequence[str]) -> dict[str, Any]:
+    order = json.dumps({"path": str(copy), "timeout": max(seconds - 1.0, 1.0)})
+    try:
+        done = subprocess.run(
+            command,
+            input=order,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env=child.bare_environment(),
+            cwd=copy,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotCopied(f"the copy could not be read within {seconds:.0f} s") from error
+    last = child.last_said(done.stdout)
+    if done.returncode == 0 and "verified" in last:
+        found: dict[str, Any] = last["verified"]
+        if "problem" in found:
+            raise SnapshotDamaged(f"the copy is damaged: {found['problem'][:200]}")
+        return found
+    raise _died(last, done.returncode, done.stderr)
+
+
+def _died(last: dict[str, Any], code: int, complaint: str) -> SnapshotDamaged | NotCopied:
+    lines = complaint.strip().splitlines()
+    how = signal.Signals(-code).name if code < 0 else (lines[-1][:200] if lines else f"exit {code}")
+    if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGALRM):
+        return NotCopied(f"whoever read the copy was ended by {how}")
+    where = last.get("reading", "the copy")
+    return SnapshotDamaged(f"the copy is damaged: reading {where} ended the process: {how}")
+
+
+def _refuse_too_little(found: Sequence[StoredCollection], target: ChromaTarget) -> None:
+    """A directory that was emptied opens well, and must not push out what is worth keeping."""
+    if not found:
+        raise SnapshotDamaged("the copy holds no collection")
+    own = {
+        one.name: one.records
+        for one in found
+        if (one.tenant, one.database) == (target.tenant, target.database)
+    }
+    for name, least in sorted(target.collections.items()):
+        if own.get(name, -1) < least:
+            held = f"{own[name]} records" if name in own else "nothing"
+            raise SnapshotDamaged(f"the copy holds {held} of {name}, which must have {least}")

@@ -1,0 +1,253 @@
+"""``chromadb.snapshot_rollback`` on directories and servers that are really damaged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recovery.components.chromadb.probe import probe
+from recovery.components.chromadb.rollback_undo import discard, undo
+from recovery.components.chromadb.snapshot_rollback import (
+    RollbackScope,
+    SnapshotRollback,
+    snapshot_rollback,
+)
+from recovery.components.chromadb.snapshots import taking
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.errors import (
+    NoSnapshot,
+    NotReplaceable,
+    SnapshotDamaged,
+    WontStart,
+    WouldOverwrite,
+)
+from tests.chroma import (
+    COUNT,
+    DAMAGES,
+    ChromaDirectory,
+    Damage,
+    ManagedChroma,
+    ask,
+    noise,
+    truncate,
+)
+from tests.journals import MemoryJournal
+
+SECONDS = 60.0
+PARAMETERS = SnapshotRollback()
+
+# The bench goes through all of them.
+SOME_DAMAGES = [
+    damage
+    for damage in DAMAGES
+    if damage.name
+    in {
+        "database header zeroed",
+        "database started anew",
+        "directory removed",
+        "segment folder deleted",
+        "data_level0.bin overwritten",
+        "collection deleted",
+    }
+]
+
+
+def roll_back(target: ChromaTarget, journal: MemoryJournal) -> MemoryJournal:
+    journal.begin(SECONDS)
+    snapshot_rollback.remedy(target, PARAMETERS, journal)
+    return journal
+
+
+def neighbours(path: Path) -> list[str]:
+    """What a replacement left beside the directory."""
+    return sorted(one.name for one in path.parent.iterdir() if ".recovery" in one.name)
+
+
+def step(journal: MemoryJournal, text: str) -> dict[str, Any]:
+    return dict(next(step.figures for step in journal.steps if text in step.text))
+
+
+@pytest.mark.parametrize("damage", SOME_DAMAGES, ids=str)
+def test_a_damage_of_a_directory_is_rolled_back_and_can_be_undone(
+    damage: Damage,
+    directory_target: ChromaTarget,
+    chroma_directory: ChromaDirectory,
+    tmp_path: Path,
+) -> None:
+    damage.inflict(chroma_directory)
+    assert probe(directory_target, SECONDS).failure_type == damage.failure_type
+
+    journal = roll_back(directory_target, MemoryJournal(tmp_path))
+
+    assert probe(directory_target, SECONDS).healthy
+    assert chroma_directory.as_seen()["count"] == COUNT
+    assert journal.notices == ["reopen"]
+    assert step(journal, "rolled back")["records"] == COUNT + 3
+    if damage.name == "directory removed":
+        assert neighbours(chroma_directory.path) == []
+        return
+    again = MemoryJournal(tmp_path, recovery_id="undo")
+    undo(directory_target, PARAMETERS, again, journal.keep())
+    assert probe(directory_target, SECONDS).failure_type == damage.failure_type
+    discard(directory_target, PARAMETERS, again.keep())
+    assert neighbours(chroma_directory.path) == []
+
+
+def test_a_damaged_server_is_stopped_rolled_back_started_and_asked(
+    managed_chroma: ManagedChroma, snapshot_dir: Path, tmp_path: Path
+) -> None:
+    target = managed_chroma.target(snapshots={"directory": snapshot_dir})
+    before = managed_chroma.process.inspect().id
+    noise(managed_chroma.directory.segment / "data_level0.bin")
+    assert probe(target, SECONDS).failure_type == "index_corrupted"
+
+    journal = roll_back(target, MemoryJournal(tmp_path))
+
+    assert probe(target, SECONDS).healthy
+    assert managed_chroma.process.inspect().id != before
+    assert step(journal, "queried")["found_themselves"]
+    again = MemoryJournal(tmp_path, recovery_id="undo")
+    undo(target, PARAMETERS, again, journal.keep())
+    assert probe(target, SECONDS).failure_type == "index_corrupted"
+    third = MemoryJournal(tmp_path, recovery_id="third")
+    undo(target, PARAMETERS, third, again.keep())
+    assert probe(target, SECONDS).healthy
+
+
+def test_applications_that_wrote_since_are_not_undone_unasked(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    chroma_directory.segment.joinpath("header.bin").unlink()
+    journal = roll_back(directory_target, MemoryJournal(tmp_path))
+    assert ask("delete", chroma_directory.path, name="notes").returncode == 0
+    add(chroma_directory)
+
+    with pytest.raises(WouldOverwrite, match="written to since"):
+        undo(directory_target, PARAMETERS, MemoryJournal(tmp_path, recovery_id="u"), journal.keep())
+
+    forced = MemoryJournal(tmp_path, recovery_id="forced", overwrite=True)
+    undo(directory_target, PARAMETERS, forced, journal.keep())
+    assert probe(directory_target, SECONDS).failure_type == "index_corrupted"
+    kept = Path(forced.keep().facts["aside"])
+    assert ChromaDirectory(kept).as_seen()["count"] == COUNT + 1
+
+
+def add(directory: ChromaDirectory) -> None:
+    done = ask("add_one", directory.path, dimension=16)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_server_that_cannot_start_on_the_snapshot_gets_its_directory_back(
+    managed_chroma: ManagedChroma, snapshot_dir: Path, tmp_path: Path
+) -> None:
+    broken = managed_chroma.runtime.model_copy(update={"start": ("sh", "-c", "sleep 0.2; exit 3")})
+    target = managed_chroma.target(snapshots={"directory": snapshot_dir}, runtime=broken)
+    before = managed_chroma.directory.path.stat().st_ino
+
+    with pytest.raises(WontStart, match="ended"):
+        roll_back(target, MemoryJournal(tmp_path))
+
+    assert managed_chroma.directory.path.stat().st_ino == before
+    assert neighbours(managed_chroma.directory.path) == []
+    managed_chroma.start()
+    assert probe(managed_chroma.target(), SECONDS).healthy
+
+
+def test_a_damaged_snapshot_is_passed_over_for_the_one_before(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    _, catalogue = taking.settings(directory_target)
+    (older,) = catalogue.snapshots()
+    newer = older.model_copy(
+        update={"name": "newer", "taken_at": older.taken_at + timedelta(hours=1)}
+    )
+    place = catalogue.begin("newer")
+    shutil.copy(catalogue.archive(older.name), place)
+    truncate(place / "data.tar.zst", 0.9)
+    catalogue.commit(place, newer)
+    noise(chroma_directory.segment / "data_level0.bin")
+
+    only = MemoryJournal(tmp_path, recovery_id="only", scope=RollbackScope(snapshot="newer"))
+    with pytest.raises(SnapshotDamaged):
+        roll_back(directory_target, only)
+    journal = roll_back(directory_target, MemoryJournal(tmp_path))
+
+    assert step(journal, "rolled back")["snapshot"] == older.name
+    assert any("passed over" in text for text in journal.texts)
+    assert probe(directory_target, SECONDS).healthy
+
+
+def test_without_a_snapshot_nothing_is_touched(
+    directory_target: ChromaTarget, snapshot_dir: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(snapshot_dir)
+
+    with pytest.raises(NoSnapshot):
+        roll_back(directory_target, MemoryJournal(tmp_path))
+    named = MemoryJournal(tmp_path, scope=RollbackScope(snapshot="x"))
+    with pytest.raises(NoSnapshot, match="there are: none"):
+        roll_back(directory_target, named)
+
+
+def test_a_rehearsal_says_what_it_would_cost_and_changes_nothing(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    add(chroma_directory)
+    before = chroma_directory.path.stat()
+
+    journal = roll_back(directory_target, MemoryJournal(tmp_path, dry_run=True))
+
+    said = step(journal, "would go back")
+    assert said["writes_lost"] == 1
+    assert said["records_before"] == said["records"] + 1
+    assert chroma_directory.path.stat().st_ino == before.st_ino
+    assert all(step.planned for step in journal.steps[1:])
+
+
+def test_what_cannot_be_renamed_is_refused_before_the_server_is_stopped(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(chroma_directory.path)
+    linked = directory_target.model_copy(update={"path": link})
+
+    with pytest.raises(NotReplaceable, match="symlink"):
+        roll_back(linked, MemoryJournal(tmp_path))
+    mounted = directory_target.model_copy(update={"path": Path("/proc")})
+    with pytest.raises(NotReplaceable, match="mount point"):
+        roll_back(mounted, MemoryJournal(tmp_path))
+
+
+def test_a_damaged_server_that_ignores_term_is_killed_when_its_grace_is_over(
+    managed_chroma: ManagedChroma, snapshot_dir: Path, tmp_path: Path
+) -> None:
+    target = managed_chroma.target(snapshots={"directory": snapshot_dir})
+    pid = managed_chroma.process.inspect().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    journal = MemoryJournal(tmp_path, seconds=SECONDS)
+
+    snapshot_rollback.remedy(target, SnapshotRollback(stop_grace=0.2), journal)
+
+    assert managed_chroma.process.inspect().pid != pid
+    assert probe(target, SECONDS).healthy
+
+
+def test_the_playbooks_script_is_read_and_never_run(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    script.chmod(0o755)
+    chroma_directory.database.unlink()
+    journal = MemoryJournal(tmp_path, seconds=SECONDS)
+
+    snapshot_rollback.remedy(directory_target, SnapshotRollback(script=str(script)), journal)
+
+    assert not (tmp_path / "ran").exists()
