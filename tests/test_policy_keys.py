@@ -70,6 +70,7 @@ BEHAVIOUR = {
     f"{CHROMA}.snapshots.keep": "test_only_so_many_are_kept",
     f"{CHROMA}.snapshots.grace": "test_a_server_that_does_not_end_is_never_killed_for_a_snapshot",
     f"{CHROMA}.snapshots.timeout": "test_a_snapshot_that_takes_too_long_does_not_count",
+    "recovery.chromadb.strategies.orphan_removal.older_than": "test_folders_of_deleted_collections_are_found_removed_and_brought_back",
     "integration.snapshot_dir": "test_each_target_has_a_folder_of_its_own_below_the_snapshot_dir",
     "integration.chromadb_rollback_enabled": "test_a_rollback_that_is_switched_off_is_no_rung",
     "recovery.chromadb.strategies.snapshot_rollback.script": "test_the_playbooks_script_is_read_and_never_run",

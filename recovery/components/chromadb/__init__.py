@@ -43,7 +43,7 @@ COMPONENT = Component(
             needs_person=True,
         ),
     ),
-    strategies=("query_retry", "snapshot_rollback", "index_rebuild"),
+    strategies=("query_retry", "snapshot_rollback", "orphan_removal", "index_rebuild"),
     planned=(
         Strategy(
             component="chromadb",
