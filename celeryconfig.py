@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
-from recovery import probing
+from recovery import probing, producer, snapshots
 from recovery.config import Environment, current_policy
 
 _environment = Environment.read()
@@ -114,6 +114,8 @@ imports = (
     "workers.dispatcher",
     "workers.redis",
     "workers.chromadb",
+    "workers.openwebui",
+    "workers.snapshots",
     "workers.system",
     "workers.notify",
     "workers.maintenance",
@@ -152,6 +154,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "schedule": 300.0,
         "options": {"expires": 300.0, "ignore_result": True},
     },
+    "follow-routes": {
+        "task": "recovery.openwebui.follow_routes",
+        "schedule": 10.0,
+        "options": {"expires": 10.0, "ignore_result": True},
+    },
     # A day is sealed within the hour after its end, and a seal that failed is tried again.
     "seal-audit": {
         "task": "recovery.seal_audit",
@@ -159,6 +166,20 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "options": {"expires": 3600.0, "ignore_result": True},
     },
 }
+# Where the directory is, each looks by itself whether a snapshot is due; what a killed one left is
+# brought to an end at the same time.
+for _ref in snapshots.refs(_policy):
+    beat_schedule[f"snapshot-{_ref}"] = {
+        "task": producer.SNAPSHOT_IF_DUE,
+        "schedule": 60.0,
+        "kwargs": {"target": str(_ref)},
+        "options": {
+            "queue": _policy.queue(_ref),
+            "expires": 60.0,
+            "ignore_result": True,
+            **producer.snapshot_limits(_policy, _ref),
+        },
+    }
 # No `expires`: see workers.schedule. A round that is late finds its looks given away already.
 beat_schedule |= {
     queue: {

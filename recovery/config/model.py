@@ -249,7 +249,7 @@ class HttpSection(StrictModel):
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+/?$")
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
-    max_body_kb: int = Field(default=1024, ge=1, le=65_536)
+    max_body_kb: int = Field(default=4096, ge=1, le=65_536)
     requests_per_second: float = Field(default=50, gt=0)
     max_streams: int = Field(default=64, ge=1, le=10_000)
     metrics_textfile: Path | None = None
