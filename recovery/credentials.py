@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -34,3 +35,8 @@ def reveal(secret: SecretStr | None, file: Path | None) -> str | None:
     if not content:
         raise TargetRefused(f"the secret in {file} cannot be read: it is empty")
     return content
+
+
+def named(variable: str) -> str | None:
+    """A secret by the name of its environment variable; an empty one is none."""
+    return os.environ.get(variable) or None
