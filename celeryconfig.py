@@ -6,6 +6,7 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
+from recovery import probing, producer, snapshots
 from recovery.config import Environment, current_policy
 
 _environment = Environment.read()
@@ -31,9 +32,11 @@ _hosts = sorted(
         if (host := _policy.target(ref).host) is not None
     }
 )
+# Looks never wait behind a remedy, nor a remedy behind looks: other queues, other workers.
+_probe_queues = probing.queues(_policy)
 task_queues = [
     Queue(name, Exchange(name, type="direct"), routing_key=name)
-    for name in ("dispatch", *_COMPONENTS, "notify", "maintenance", *_hosts)
+    for name in ("dispatch", *_COMPONENTS, "notify", "maintenance", *_hosts, *_probe_queues)
 ]
 # What we send ourselves always names its queue; whatever does not is an event.
 task_default_queue = "dispatch"
@@ -60,6 +63,10 @@ task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
 # A broker that went away says nothing about the target: the remedy that runs goes on.
 worker_cancel_long_running_tasks_on_connection_loss = False
+
+# What a leak has made of a pool process goes with it, between two tasks, where the policy says so.
+_recycle_above_mb = _policy.parameter("system", "memory_gc", "recycle_above_mb")
+worker_max_memory_per_child = int(_recycle_above_mb * 1e6 / 1024) if _recycle_above_mb else None
 
 # Results are for producers that ask; the audit trail is what lasts.
 result_expires = 600
@@ -107,10 +114,12 @@ imports = (
     "workers.dispatcher",
     "workers.redis",
     "workers.chromadb",
+    "workers.snapshots",
     "workers.system",
     "workers.notify",
     "workers.maintenance",
     "workers.liveness",
+    "workers.probes",
     "workers.registration",
 )
 
@@ -151,5 +160,29 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "options": {"expires": 3600.0, "ignore_result": True},
     },
 }
+# Where the directory is, each looks by itself whether a snapshot is due; what a killed one left is
+# brought to an end at the same time.
+for _ref in snapshots.refs(_policy):
+    beat_schedule[f"snapshot-{_ref}"] = {
+        "task": producer.SNAPSHOT_IF_DUE,
+        "schedule": 60.0,
+        "kwargs": {"target": str(_ref)},
+        "options": {
+            "queue": _policy.queue(_ref),
+            "expires": 60.0,
+            "ignore_result": True,
+            **producer.snapshot_limits(_policy, _ref),
+        },
+    }
+# No `expires`: see workers.schedule. A round that is late finds its looks given away already.
+beat_schedule |= {
+    queue: {
+        "task": "recovery.probe",
+        "schedule": probing.round_seconds(_policy, queue),
+        "kwargs": {"queue": queue},
+        "options": {"queue": queue, "ignore_result": True},
+    }
+    for queue in _probe_queues
+}
 # The schedule is short and starts anew with beat: nothing of it needs to survive on disk.
-beat_scheduler = "celery.beat:Scheduler"
+beat_scheduler = "workers.schedule:PatientScheduler"

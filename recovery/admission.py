@@ -10,7 +10,7 @@ import json
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from recovery.events import Decision, FailureEvent, Refusal, Verdict
+from recovery.events import Decision, FailureEvent, Refusal, Source, Verdict
 
 if TYPE_CHECKING:
     from recovery.config import Limits, Policy
@@ -21,6 +21,12 @@ RESEND_SECONDS = 4.0
 
 RECORD_TTL_SECONDS = 7 * 24 * 3600
 """How long a concluded recovery's full record can be looked up; the audit keeps its entry."""
+
+
+BELIEVED_SECONDS = 60.0
+"""How long a target counts as failing after a word of a detector that is none of our probes."""
+
+_OTHER_DETECTORS = (Source.ALERTMANAGER, Source.API)
 
 
 class Mode(StrEnum):
@@ -56,7 +62,7 @@ def ask(
         strategy,
         json.dumps(event.as_dict(), separators=(",", ":")),
         int(force),
-        _numbers(policy, policy.limits(event.target)),
+        f"{_numbers(policy, policy.limits(event.target))} {_surroundings(policy, event)}",
     )
     if answer == Verdict.ADMITTED:
         return Decision(recovery_id=event.id, verdict=Verdict.ADMITTED, strategy=strategy)
@@ -88,4 +94,14 @@ def _numbers(policy: Policy, limits: Limits) -> str:
         f" {limits.queue_wait_seconds * 1000:.0f} {policy.approvals.expires_after * 1000:.0f}"
         f" {RECORD_TTL_SECONDS} {policy.escalation.failures_for_level_3}"
         f" {int(policy.audit.enabled)}"
+    )
+
+
+def _surroundings(policy: Policy, event: FailureEvent) -> str:
+    """What the rest of the stack says of the target: storm, foundations, and what it stands on."""
+    roots = " ".join(map(str, policy.roots(event.target)))
+    believed = BELIEVED_SECONDS if event.source in _OTHER_DETECTORS else 0
+    return (
+        f"{policy.storm_size} {policy.detection.storm.calm * 1000:.0f} {believed * 1000:.0f}"
+        f" {int(event.target in policy.foundations)} {roots}"
     )

@@ -66,7 +66,7 @@ def dispatch(
         check_scope(event, policy, strategy.name)
     except InvalidEvent as error:
         return Dispatched(decision=_reject_invalid(control, policy, recovery_id, message, error))
-    mode = _mode(event, strategy)
+    mode = _mode(policy, event, strategy)
     return admit(control, policy, event, strategy.name, mode, force=event.force)
 
 
@@ -150,13 +150,15 @@ def _undo(control: ControlPlane, policy: Policy, event: FailureEvent) -> Dispatc
     return admit(control, policy, known, strategy.name, mode, force=True)
 
 
-def _mode(event: FailureEvent, strategy: StrategyPolicy) -> Mode:
+def _mode(policy: Policy, event: FailureEvent, strategy: StrategyPolicy) -> Mode:
     if event.dry_run:
         return Mode.REHEARSE
-    unasked = event.source.is_automatic and not strategy.auto_trigger
-    if event.require_approval or strategy.requires_approval or unasked:
+    if event.require_approval:
         return Mode.HOLD
-    return Mode.ADMIT
+    if strategy.name in policy.target(event.target).unattended:
+        return Mode.ADMIT
+    unasked = event.source.is_automatic and not strategy.auto_trigger
+    return Mode.HOLD if strategy.requires_approval or unasked else Mode.ADMIT
 
 
 def _choose(

@@ -23,6 +23,7 @@ RecoveryError
     ├── TargetRefused         the target answers, and says no: credentials, permissions
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
+    ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
     ├── TargetBusy            another repair or snapshot of it is at work on this host (transient)
     ├── NotCopied             a copy of the target as of one moment cannot be made   (transient)
@@ -40,6 +41,8 @@ RecoveryError
     ├── WrongProcess          what answers is not what was started: the policy names another
     ├── NotKept               what is to be brought back is not there: undone, discarded, lost
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
+    ├── VectorsLost           no vector is left of some records, and nothing gives them anew
+    ├── EmbeddingUnavailable  the policy's embedding function cannot be had, or gives other vectors
     ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
     └── RemedyCrashed         the remedy raised something that is not in this tree
@@ -193,6 +196,10 @@ class DeadlineExceeded(RemedyError):
     code = "deadline_exceeded"
 
 
+class NotConfirmed(RemedyError):
+    code = "not_confirmed"
+
+
 class NothingKept(RemedyError):
     code = "nothing_kept"
 
@@ -272,6 +279,16 @@ class NotKept(RemedyError):
 
 class WouldOverwrite(RemedyError):
     code = "would_overwrite"
+
+
+class VectorsLost(RemedyError):
+    """``facts``: ``collection``, ``records`` and ``missing``."""
+
+    code = "vectors_lost"
+
+
+class EmbeddingUnavailable(RemedyError):
+    code = "embedding_unavailable"
 
 
 class NothingFreed(RemedyError):

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Told = Callable[[str, int], None]
+"""What is being done, and how many percent of it are: for whoever waits for it elsewhere."""
+
 log = structlog.get_logger()
+
+
+def tell_nobody(_: str, __: int) -> None:
+    """For those of whom nobody waits for their progress."""
 
 
 class RecordingJournal:
@@ -41,6 +48,7 @@ class RecordingJournal:
         scope: Scope,
         dry_run: bool = False,
         overwrite: bool = False,
+        told: Told = tell_nobody,
     ) -> None:
         self.scope = scope
         self.dry_run = dry_run
@@ -54,6 +62,7 @@ class RecordingJournal:
         self.recovery_id = recovery_id
         self._target = target
         self._deadline = deadline
+        self._told = told
         self._began = time.monotonic()
 
     def keep(self) -> Kept:
@@ -77,6 +86,10 @@ class RecordingJournal:
         result = action()
         self._write(text, figures, planned=False)
         return result
+
+    def progress(self, text: str, percent: int) -> None:
+        self._write(text, {"percent": percent}, planned=False)
+        self._told(text, percent)
 
     def tell_applications(self, text: str, notice: str) -> None:
         message = json.dumps(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from recovery import evidence, holdings, records
+from recovery import confirmation, evidence, holdings, observations, records
 from recovery import lease as leases
 from recovery.conclusion import Conclusion, conclude, degrade
 from recovery.config import Environment
@@ -32,7 +32,7 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
-from recovery.journal import RecordingJournal
+from recovery.journal import RecordingJournal, Told, tell_nobody
 from recovery.keeping import KeptFolder, KeptState
 from recovery.messages import FIGURES
 from recovery.strategy import Scope, find_component, find_probe, find_undo
@@ -74,10 +74,12 @@ def run(
     holder: str,
     *,
     stopped_by: tuple[type[Exception], ...] = (),
+    told: Told = tell_nobody,
 ) -> Ending:
     """Run one attempt of an admitted recovery; raises ``ControlPlaneUnavailable``.
 
-    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays.
+    ``stopped_by``: what the caller's time limit raises inside a remedy that overstays. ``told``
+    hears of the progress of a long one.
     """
     claimed = leases.claim(control, assignment, holder)
     if isinstance(claimed, leases.Claim):
@@ -90,7 +92,7 @@ def run(
         ),
         leases.heartbeat(claimed) as lost,
     ):
-        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by)
+        attempt = _Attempt(control, policy, record, strategy, claimed, lost, stopped_by, told)
         try:
             return attempt.run()
         except LeaseLost as error:
@@ -110,6 +112,7 @@ class _Attempt:
         lease: leases.Lease,
         lost: threading.Event,
         stopped_by: tuple[type[Exception], ...],
+        told: Told,
     ) -> None:
         self.control = control
         self.policy = policy
@@ -118,6 +121,7 @@ class _Attempt:
         self.lease = lease
         self.lost = lost
         self.stopped_by = stopped_by
+        self.told = told
         self.target: TargetModel = policy.target(record.target)
         self.probe = find_probe(record.target.component)
         self.shelf = holdings.shelf(control, policy, Environment.read())
@@ -139,6 +143,8 @@ class _Attempt:
             return self._conclude(Result.RECOVERED if acted else Result.NOT_NEEDED, after=found)
         error: RemedyError | None = None
         if self.record.stage is not Stage.ACTED:
+            if (doubt := self._doubt(found)) is not None:
+                return doubt
             error = self._act()
             if self.record.dry_run:
                 # One that could not be gone through is no failure of the target: nothing was tried.
@@ -173,6 +179,18 @@ class _Attempt:
             return False
         insisted = self.record.event.force or self.record.forced or self.record.dry_run
         return insisted or self.strategy.declaration.judges_itself
+
+    def _doubt(self, found: ProbeReport) -> Outcome | Skipped | None:
+        """An ending without harm, where two looks do not agree that what can harm is needed."""
+        if not confirmation.is_wanted(self.record, self.strategy):
+            return None
+        if not observations.is_seen_failing(self.control, self.record.target):
+            time.sleep(min(confirmation.PAUSE_SECONDS, self.deadline.left()))
+            found = self._probe()
+        if found.healthy:
+            return self._conclude(Result.NOT_NEEDED, after=found)
+        error = confirmation.contradiction(self.record, self.strategy, found)
+        return self._conclude(Result.FAILED, error, found) if error else None
 
     def _act(self) -> RemedyError | None:
         self.attempts += 1
@@ -252,6 +270,7 @@ class _Attempt:
             scope=scope,
             dry_run=self.record.dry_run,
             overwrite=self.record.event.overwrite,
+            told=self.told,
         )
 
     def _keep(self, folders: ExitStack) -> KeptFolder:
@@ -318,6 +337,7 @@ class _Attempt:
         if answer is Conclusion.LOST:
             raise LeaseLost("the recovery was concluded by its new holder")
         log.info(_sentence(self.record, outcome), result=result.value)
+        observations.note_outcome(self.control, self.policy, self.record.target, outcome)
         return outcome
 
     def _say(self, outcome: Outcome) -> Conclusion:

@@ -61,12 +61,20 @@ class StrategyFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Every counter at one moment. ``probes``: by component, and healthy or failure type."""
+    """Every counter at one moment.
+
+    ``probes``: looks by component, and healthy or failure type. By component as well:
+    ``to_detect``: from the last look that found a target healthy until it counted as failing;
+    ``to_recover``: from an event until its recovery ended; ``outages``: from the first look that
+    found a target failing until it was healthy again, by a remedy or by itself.
+    """
 
     strategies: tuple[StrategyFigures, ...]
     refused: Mapping[tuple[str, str], int]
     probes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     to_recover: Mapping[str, Spread] = field(default_factory=dict)
+    to_detect: Mapping[str, Spread] = field(default_factory=dict)
+    outages: Mapping[str, Spread] = field(default_factory=dict)
 
     @property
     def recovered(self) -> int:
@@ -93,13 +101,13 @@ def read(stored: Mapping[str, str]) -> Snapshot:
     """Make sense of the counters' hash: its fields are words joined by ``|``."""
     by_strategy: dict[tuple[str, str], StrategyFigures] = {}
     counts: dict[str, dict[tuple[str, str], int]] = {"refused": {}, "probe": {}}
-    to_recover: dict[str, Spread] = {}
+    times: dict[str, dict[str, Spread]] = {"recover": {}, "detect": {}, "outage": {}}
     for name, value in stored.items():
         kind, component, *more = name.split("|")
         if kind in counts:
             counts[kind][component, more[0]] = int(value)
-        elif kind.startswith("recover_"):
-            _add_time(to_recover.setdefault(component, Spread()), kind, more, value)
+        elif (span := kind.partition("_")[0]) in times:
+            _add_time(times[span].setdefault(component, Spread()), kind, more, value)
         elif kind in ("attempts", "seconds", "bucket"):
             figures = by_strategy.setdefault(
                 (component, more[0]), StrategyFigures(component=component, strategy=more[0])
@@ -110,7 +118,9 @@ def read(stored: Mapping[str, str]) -> Snapshot:
         strategies=ordered,
         refused=counts["refused"],
         probes=counts["probe"],
-        to_recover=to_recover,
+        to_recover=times["recover"],
+        to_detect=times["detect"],
+        outages=times["outage"],
     )
 
 
@@ -124,7 +134,7 @@ def _add(figures: StrategyFigures, kind: str, more: list[str], value: str) -> No
 
 
 def _add_time(spread: Spread, kind: str, more: list[str], value: str) -> None:
-    if kind == "recover_seconds":
+    if kind.endswith("_seconds"):
         spread.seconds = float(value)
     else:
         spread.buckets[float(more[0])] = int(value)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 RECOVER = "recovery.recover"
 FOLLOW_APPROVAL = "recovery.follow_approval"
 PULSE = "recovery.pulse"
+TAKE_SNAPSHOT = "recovery.take_snapshot"
+SNAPSHOT_IF_DUE = "recovery.snapshot_if_due"
+PROBE = "recovery.probe"
 DISPATCH_QUEUE = "dispatch"
 MAINTENANCE_QUEUE = "maintenance"
 PULSE_QUEUES = "pulse."
@@ -129,6 +132,52 @@ def follow_approval(recovery_id: str, app: Celery | None = None) -> None:
     """Have a dispatcher carry out what a person has decided."""
     message = {"recovery_id": recovery_id}
     _send(app or celery_app(), FOLLOW_APPROVAL, message, queue=DISPATCH_QUEUE, task_id=None)
+
+
+def take_snapshot(
+    policy: Policy,
+    target: TargetRef,
+    *,
+    method: str | None = None,
+    by: str | None = None,
+    app: Celery | None = None,
+) -> str:
+    """Ask the host that has the directory for a snapshot; ``await_result`` has its answer."""
+    identity = str(uuid4())
+    _send(
+        app or celery_app(),
+        TAKE_SNAPSHOT,
+        {"target": str(target), "method": method, "by": by},
+        queue=policy.queue(target),
+        task_id=identity,
+        ignore_result=False,
+        **snapshot_limits(policy, target),
+    )
+    return identity
+
+
+def snapshot_limits(policy: Policy, target: TargetRef) -> dict[str, float]:
+    """A snapshot keeps its own deadline; these stop one that does not."""
+    found: Any = policy.target(target)
+    soft, hard = time_limits(found.snapshots.timeout)
+    return {"soft_time_limit": soft, "time_limit": hard}
+
+
+def await_result(task_id: str, timeout: float, app: Celery | None = None) -> dict[str, Any] | None:
+    """What a task answered; None where it did not in time."""
+    from celery.exceptions import TimeoutError as TimedOut
+
+    with _broker_reachable():
+        try:
+            answer: dict[str, Any] = (app or celery_app()).AsyncResult(task_id).get(timeout=timeout)
+        except TimedOut:
+            return None
+    return answer
+
+
+def probe_due(queue: str, app: Celery) -> None:
+    """Have what is due on a queue of probes looked at now, without waiting for the schedule."""
+    _send(app, PROBE, {"queue": queue}, queue=queue, task_id=None)
 
 
 def send_pulse(node: str, app: Celery | None = None) -> None:
@@ -260,6 +309,7 @@ def _send(
     *,
     queue: str,
     task_id: str | None,
+    ignore_result: bool = True,
     **options: Any,
 ) -> None:
     with _broker_reachable():
@@ -268,7 +318,7 @@ def _send(
             kwargs=dict(message),
             queue=queue,
             task_id=task_id,
-            ignore_result=True,
+            ignore_result=ignore_result,
             headers={SENT_MS: int(time.time() * 1000)},
             **options,
         )

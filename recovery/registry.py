@@ -90,10 +90,11 @@ def unconsumed(wanted: Iterable[str], seen: Iterable[Seen]) -> tuple[str, ...]:
 
 
 def queues_of(policy: Policy) -> tuple[str, ...]:
-    """Every queue that the policy's recoveries need consumed by somebody."""
+    """Every queue that the policy's recoveries and probes need consumed by somebody."""
     remedied = {name for name, found in policy.components.items() if found.strategies}
     refs = (ref for ref in policy.target_refs() if ref.component in remedied)
-    return (*COMMON_QUEUES, *sorted({policy.queue(ref) for ref in refs}))
+    probed = {policy.probe_queue(ref) for ref in policy.target_refs() if policy.probing(ref)}
+    return (*COMMON_QUEUES, *sorted({policy.queue(ref) for ref in refs}), *sorted(probed))
 
 
 def complaint(control: ControlPlane, queue: str) -> str:

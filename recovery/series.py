@@ -19,6 +19,7 @@ from recovery.strategy import COMPONENTS
 if TYPE_CHECKING:
     from recovery.config import Policy
     from recovery.measurement import Measurement
+    from recovery.metrics import Snapshot, Spread
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[str, ...]
@@ -118,16 +119,7 @@ def _recoveries(now: Measurement) -> Iterator[Family]:
             if figures.runs
         },
     )
-    yield Family(
-        "infra_recovery_time_to_recover_seconds",
-        "histogram",
-        "Time from a failure event to the proof that it is repaired.",
-        ("component",),
-        histograms={
-            (component,): _histogram(spread.buckets, spread.seconds)
-            for component, spread in counted.to_recover.items()
-        },
-    )
+    yield from _spans(counted)
     yield Family(
         "infra_recovery_refused_total",
         "counter",
@@ -135,6 +127,32 @@ def _recoveries(now: Measurement) -> Iterator[Family]:
         ("component", "reason"),
         _floats(counted.refused),
     )
+
+
+_SPANS = (
+    (
+        "time_to_recover",
+        "Time from a failure event to the proof that it is repaired.",
+        "to_recover",
+    ),
+    ("time_to_detect", "Time from a target's last healthy look until it failed.", "to_detect"),
+    ("outage", "Time from a target's first failing look until it was healthy.", "outages"),
+)
+
+
+def _spans(counted: Snapshot) -> Iterator[Family]:
+    for name, text, attribute in _SPANS:
+        spreads: Mapping[str, Spread] = getattr(counted, attribute)
+        yield Family(
+            f"infra_recovery_{name}_seconds",
+            "histogram",
+            text,
+            ("component",),
+            histograms={
+                (component,): _histogram(spread.buckets, spread.seconds)
+                for component, spread in spreads.items()
+            },
+        )
 
 
 def _targets(now: Measurement) -> Iterator[Family]:

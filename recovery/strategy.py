@@ -60,10 +60,27 @@ class Scope(StrictModel):
     """What an event's context may say to this strategy: a smaller scope, never a new remedy."""
 
 
+class ProbeSettings(StrictModel):
+    """How one target is probed, where that differs from ``detection``.
+
+    ``timeout`` is what one look may take; ``enabled: false`` leaves the target to other detectors.
+    """
+
+    enabled: bool = True
+    every: Annotated[Duration, Field(ge=1, le=3600)] | None = None
+    deep_every: Annotated[Duration, Field(ge=1, le=86_400)] | None = None
+    timeout: Annotated[Duration, Field(le=60)] | None = None
+    failures: int | None = Field(default=None, ge=1, le=20)
+    of: int | None = Field(default=None, ge=1, le=20)
+
+
 class TargetModel(StrictModel):
     """One target's block in the policy.
 
-    ``host`` binds the target to one host: its remedies then run on that host's queue.
+    ``host`` binds the target to one host: its probes and remedies then run on that host's queues.
+    ``depends_on`` names the targets that it stands on: while one of them fails, this one's failure
+    is taken for a consequence. ``unattended`` names strategies that may run on this target without
+    a person, whatever they need elsewhere.
     ``selectors`` names the context keys by which an event may pick this target, each an attribute
     or property of the model.
     """
@@ -71,6 +88,9 @@ class TargetModel(StrictModel):
     selectors: ClassVar[tuple[str, ...]] = ()
 
     host: str | None = None
+    depends_on: tuple[str, ...] = ()
+    unattended: tuple[str, ...] = ()
+    probe: ProbeSettings = ProbeSettings()
     max_attempts_per_hour: int | None = Field(default=None, ge=1)
     cooldown_seconds: Duration | None = None
 
@@ -141,6 +161,10 @@ class Journal(Protocol):
 
     def change(self, text: str, action: Callable[[], T], **figures: Figure) -> T | None:
         """Do something that changes the target; in a dry run only say so, and return ``None``."""
+        ...
+
+    def progress(self, text: str, percent: int) -> None:
+        """Write down how far something long has come, where whoever waits for it can see it."""
         ...
 
     def tell_applications(self, text: str, notice: str) -> None:
@@ -215,7 +239,9 @@ class Strategy:
 class Component:
     """A kind of thing that is repaired.
 
-    ``probe`` and ``evidence`` are ``module:function`` references, imported when first used.
+    ``probe``, ``light_probe`` and ``evidence`` are ``module:function`` references, imported when
+    first used. ``light_probe`` is for components whose ``probe`` costs too much for every few
+    seconds: it sees less, and nothing that the other would not see.
     ``strategies`` names the files of this folder that hold one strategy each; ``planned`` declares
     strategies that a policy may already configure and that cannot run yet. ``probe_seconds`` is
     the longest that one probe may take; always shorter than a strategy around it.
@@ -227,6 +253,7 @@ class Component:
     strategies: tuple[str, ...] = ()
     planned: tuple[Strategy, ...] = ()
     probe: str | None = None
+    light_probe: str | None = None
     evidence: str | None = None
     probe_seconds: float = 2.0
 
@@ -310,6 +337,16 @@ def find_probe(component: str) -> Probe:
         raise InvalidEvent(
             f"this release has no probe for {component}", {"field": "component", "value": component}
         )
+    found: Probe = _load(reference)
+    return found
+
+
+@cache
+def find_light_probe(component: str) -> Probe:
+    """The component's probe itself where that is light enough."""
+    reference = find_component(component).light_probe
+    if reference is None:
+        return find_probe(component)
     found: Probe = _load(reference)
     return found
 

@@ -95,6 +95,54 @@ def delete(path: str, said: dict[str, Any]) -> dict[str, Any]:
     return {"left": len(opened.list_collections())}
 
 
+def add_saved(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """A collection of 1,200 × 8, whose index was saved once."""
+    settings = {"space": said.get("space", "l2"), "max_neighbors": said.get("max_neighbors", 16)}
+    made = client(path).create_collection(said["name"], configuration={"hnsw": settings})
+    names = [f"id-{number}" for number in range(1_200)]
+    made.add(ids=names, embeddings=vectors(1_200, 8, seed=5))
+    return {"records": made.count()}
+
+
+def add(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """Records of ``docs``, with documents."""
+    docs = client(path).get_collection("docs")
+    drawn = vectors(len(said["ids"]), 16, seed=said["seed"])
+    docs.add(ids=said["ids"], embeddings=drawn, documents=said["ids"])
+    return {"records": docs.count()}
+
+
+def update(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """Other vectors for records of ``docs``; of those that are not there, none."""
+    docs = client(path).get_collection("docs")
+    docs.update(ids=said["ids"], embeddings=vectors(len(said["ids"]), 16, seed=said["seed"]))
+    return {"records": docs.count()}
+
+
+def remove(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    docs = client(path).get_collection("docs")
+    docs.delete(ids=said["ids"])
+    return {"records": docs.count()}
+
+
+def contents(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """Every collection with its settings and all of each record."""
+    found = {}
+    for collection in client(path).list_collections():
+        got = collection.get(include=["embeddings", "documents", "metadatas", "uris"])
+        rows = zip(got["embeddings"], got["documents"], got["metadatas"], got["uris"], strict=True)
+        found[collection.name] = {
+            "id": str(collection.id),
+            "metadata": collection.metadata,
+            "configuration": collection.configuration_json,
+            "records": {
+                name: [vector.tolist(), *rest]
+                for name, (vector, *rest) in zip(got["ids"], rows, strict=True)
+            },
+        }
+    return found
+
+
 def query(path: str, said: dict[str, Any]) -> dict[str, Any]:
     """What an application sees of the collection ``docs``, each call by itself."""
     seen: dict[str, Any] = {}
@@ -121,11 +169,16 @@ def query(path: str, said: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     action, path, *rest = sys.argv[1:]
     actions = {
+        "add": add,
         "add_database": add_database,
+        "add_saved": add_saved,
         "add_one": add_one,
         "build": build,
+        "contents": contents,
         "delete": delete,
         "keep_adding": keep_adding,
         "query": query,
+        "remove": remove,
+        "update": update,
     }
     say(actions[action](path, json.loads(rest[0]) if rest else {}))

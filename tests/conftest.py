@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.stack",
     "tests.containers",
     "tests.chroma",
+    "tests.http.chromium",
     "tests.monitoring",
     "tests.serving",
     "tests.upstreams",

@@ -77,6 +77,9 @@ class MemoryJournal:
         self._write(text, figures, planned=False)
         return result
 
+    def progress(self, text: str, percent: int) -> None:
+        self.note(text, percent=percent)
+
     def tell_applications(self, text: str, notice: str) -> None:
         self.note(text, notice=notice)
 

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recovery import metrics, observations
+from recovery import admission, audit, lease, metrics, modes, observations, records
+from recovery.conclusion import conclude
 from recovery.config import Policy
 from recovery.controlplane import ControlPlane
-from recovery.events import ProbeReport, TargetRef
+from recovery.events import (
+    Assignment,
+    Decision,
+    FailureEvent,
+    Outcome,
+    ProbeReport,
+    Refusal,
+    Result,
+    Source,
+    TargetRef,
+)
 from recovery.observations import Depth, Follow, Judgement, Observed
 from tests.policies import make_policy
 from tests.servers import RedisServer
+from tests.waiting import until
 
 TARGET = TargetRef("redis")
 
@@ -27,9 +40,12 @@ class Watcher:
         self.folder = folder
         self.policy = self.turn()
 
-    def turn(self, **detection: Any) -> Policy:
+    def turn(self, recovery: dict[str, Any] | None = None, **detection: Any) -> Policy:
         self.policy = make_policy(
-            self.folder, {"default": {}, "other": {}}, sections={"detection": detection}
+            self.folder,
+            {"default": {}, "other": {}},
+            recovery=recovery,
+            sections={"detection": detection},
         )
         return self.policy
 
@@ -45,6 +61,43 @@ class Watcher:
         return observations.record(
             self.control, self.policy, target, report, **{"latency_ms": 1.5, **said}
         )
+
+    def fails(self, target: TargetRef = TARGET, times: int = 2, **said: Any) -> Judgement:
+        return [self.sees("connection_error", target, **said) for _ in range(times)][-1]
+
+    def recovers(self, target: TargetRef = TARGET) -> Judgement:
+        return self.sees(target=target, proven=True)
+
+    def ask(self, identity: str, **said: Any) -> Decision:
+        event = FailureEvent(
+            id=identity,
+            target=TARGET,
+            failure_type="connection_error",
+            source=Source.PROBE,
+        )
+        decision = admission.ask(self.control, self.policy, event, "reconnect", **said)
+        assert isinstance(decision, Decision)
+        return decision
+
+    def end(self, identity: str, result: Result) -> None:
+        assignment = Assignment(recovery_id=identity, target=TARGET, strategy="reconnect")
+        held = lease.claim(self.control, assignment, "test")
+        assert isinstance(held, lease.Lease)
+        record = records.load(self.control, identity)
+        conclude(self.control, self.policy, record, Outcome(result=result), held.fence)
+
+    def level(self) -> int:
+        return int(self.control.redis.hget(self.control.key("target", TARGET), "level") or 1)
+
+    def is_on_probation(self) -> bool:
+        return bool(self.control.redis.hexists(self.control.key("target", TARGET), "trial"))
+
+    def alerts(self) -> list[str]:
+        stored = self.control.redis.xrange(self.control.key("outbox"))
+        return [json.loads(fields["alert"])["kind"] for _, fields in stored]
+
+    def audited(self) -> list[str]:
+        return [str(entry.fields["result"]) for entry in audit.latest(self.control, 100, None)]
 
     def last(self, target: TargetRef = TARGET) -> observations.Observation:
         return observations.latest(self.control)[target]
@@ -156,3 +209,135 @@ def test_probes_are_counted_by_what_they_found(watcher: Watcher) -> None:
 
     assert counted.probes == {("redis", "healthy"): 1, ("redis", "connection_error"): 2}
     assert counted.strategies == ()
+
+
+def test_a_failure_sends_one_event_and_none_while_it_is_being_decided(watcher: Watcher) -> None:
+    assert watcher.sees("connection_error", wants_event=True).event_id is None
+    sent = watcher.sees("connection_error", wants_event=True).event_id
+
+    assert sent
+    assert [watcher.fails(wants_event=True).event_id for _ in range(5)] == [None] * 5
+
+
+def test_no_event_is_sent_while_somebody_repairs_or_the_target_cools_down(watcher: Watcher) -> None:
+    sent = watcher.fails(wants_event=True).event_id or ""
+    assert watcher.ask(sent).admitted
+
+    assert watcher.fails(wants_event=True).event_id is None
+    watcher.end(sent, Result.FAILED)
+    assert watcher.fails(wants_event=True).event_id is None
+    watcher.control.redis.delete(watcher.control.key("cooldown", TARGET))
+    assert watcher.fails(times=1, wants_event=True).event_id not in (None, sent)
+
+
+def test_a_refused_event_is_sent_again_when_the_gate_said_so(watcher: Watcher) -> None:
+    watcher.turn({"cooldown_seconds": 300, "max_attempts_per_hour": 1})
+    watcher.ask("first")
+    watcher.end("first", Result.RECOVERED)
+    sent = watcher.fails(wants_event=True).event_id or ""
+
+    assert watcher.ask(sent).reason is Refusal.LIMIT
+
+    last = watcher.last()
+    assert last.refused == "1 recoveries in the last hour"
+    assert last.retry_ms is not None
+    assert last.retry_ms - last.at_ms > 3_000_000
+    assert watcher.fails(wants_event=True).event_id is None
+    watcher.control.redis.hset(watcher.control.key("observation", TARGET), "retry_ms", 1)
+    assert watcher.fails(times=1, wants_event=True).event_id
+
+
+def test_nobody_is_asked_twice_while_a_person_has_not_decided(watcher: Watcher) -> None:
+    sent = watcher.fails(wants_event=True).event_id or ""
+    assert watcher.ask(sent, mode=admission.Mode.HOLD).verdict == "awaiting_approval"
+    watcher.control.redis.hset(watcher.control.key("observation", TARGET), "event_ms", 1)
+
+    assert watcher.fails(wants_event=True).event_id is None
+
+    record = records.load(watcher.control, sent)
+    conclude(watcher.control, watcher.policy, record, Outcome(result=Result.DENIED), "")
+    assert watcher.fails(wants_event=True).event_id is None
+    assert watcher.last().refused == "a person denied it"
+
+
+def test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_called(
+    watcher: Watcher,
+) -> None:
+    watcher.turn(flapping={"changes": 4, "window": "10m", "hold": "5m"})
+    watcher.sees()
+    for _ in range(2):
+        watcher.fails()
+        watcher.recovers()
+
+    decision = watcher.ask("a")
+
+    assert decision.reason is Refusal.FLAPPING
+    assert decision.retry_after is not None
+    assert 290 < decision.retry_after <= 300
+    assert watcher.last().state is Observed.FLAPPING
+    assert watcher.level() == 3
+    assert watcher.audited().count("flapping") == 1
+    assert watcher.alerts().count("level") == 1
+    assert watcher.ask("b", force=True).admitted
+
+
+def test_changes_that_lie_far_apart_are_no_flapping(watcher: Watcher) -> None:
+    watcher.turn(flapping={"changes": 4, "window": 0.05, "hold": "5m"})
+    watcher.sees()
+    changes = watcher.control.key("changes", TARGET)
+    for _ in range(3):
+        watcher.fails()
+        until(lambda: not watcher.control.redis.exists(changes), what="the window is over")
+        watcher.recovers()
+
+    assert watcher.last().state is Observed.HEALTHY
+
+
+def test_health_that_lasts_clears_what_a_failed_recovery_left(watcher: Watcher) -> None:
+    watcher.turn({"cooldown_seconds": 300, "probation_seconds": 0.05}, healthy_after=0.05)
+    watcher.ask("a")
+    watcher.end("a", Result.FAILED)
+    watcher.fails()
+    watcher.recovers()
+    assert (watcher.level(), watcher.is_on_probation()) == (2, True)
+    assert [mode.target for mode in modes.active(watcher.control, watcher.policy)] == [str(TARGET)]
+
+    def is_clear() -> bool:
+        watcher.sees()
+        return (watcher.level(), watcher.is_on_probation()) == (1, False)
+
+    until(is_clear, what="level and probation are cleared")
+
+    assert modes.active(watcher.control, watcher.policy) == ()
+    assert {"healthy", "probation_over"} <= set(watcher.audited())
+    assert {"resolved", "degraded_over"} <= set(watcher.alerts())
+
+
+def test_health_that_has_not_lasted_clears_nothing(watcher: Watcher) -> None:
+    watcher.turn(healthy_after=3600)
+    watcher.ask("a")
+    watcher.end("a", Result.FAILED)
+    for _ in range(5):
+        watcher.sees()
+
+    assert watcher.level() == 2
+
+
+def test_times_to_detect_and_to_recover_are_counted(watcher: Watcher) -> None:
+    watcher.sees()
+    watcher.fails()
+    watcher.recovers()
+
+    counted = metrics.snapshot(watcher.control)
+
+    for spread in (counted.to_detect["redis"], counted.outages["redis"]):
+        assert sum(spread.buckets.values()) == 1
+        assert 0 <= spread.seconds < 60
+
+
+def test_a_look_confirms_another_one_only_while_it_is_recent(watcher: Watcher) -> None:
+    assert not observations.is_seen_failing(watcher.control, TARGET)
+    watcher.fails()
+    assert observations.is_seen_failing(watcher.control, TARGET)
+    watcher.control.redis.hset(watcher.control.key("observation", TARGET), "at_ms", 1)
+    assert not observations.is_seen_failing(watcher.control, TARGET)

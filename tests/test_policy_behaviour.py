@@ -184,6 +184,24 @@ def test_a_queue_that_nobody_consumes_is_given_up_long_before_a_busy_worker_is(
     assert level["why"] == outcome.detail
 
 
+def test_a_target_may_let_a_strategy_run_without_a_person(gate: Gate) -> None:
+    gate.turn(
+        {"default": {}, "other": {"unattended": ["restart_container"]}},
+        extra_strategies=[
+            {"name": "restart_container", "auto_trigger": False, "conditions": ["all_else_failed"]}
+        ],
+    )
+    said = {"failure_type": "process_down", "source": "probe"}
+
+    attended = gate.dispatch("1", **said).decision
+    unattended = gate.dispatch("2", target="other", **said).decision
+
+    assert attended.verdict == "awaiting_approval"
+    assert unattended.admitted
+    asked = gate.dispatch("3", target="other", require_approval=True, **said).decision
+    assert not asked.admitted
+
+
 def test_an_approval_expires_after_the_policys_time(gate: Gate) -> None:
     gate.turn(sections={"approvals": {"expires_after": 0.01}})
     assert gate.ask("1", mode=Mode.HOLD).verdict == "awaiting_approval"

@@ -27,6 +27,7 @@ REDIS = "recovery.redis.targets"
 RUNTIME = "*.runtime"
 CHROMA = "recovery.chromadb.targets"
 SYSTEM = "recovery.system.targets"
+REBUILD = "recovery.chromadb.strategies.index_rebuild"
 CLEANUP = "recovery.system.strategies.disk_cleanup"
 
 BEHAVIOUR = {
@@ -116,6 +117,9 @@ BEHAVIOUR = {
     f"{CHROMA}.collections": "test_fewer_records_than_expected_are_a_data_corruption",
     f"{CHROMA}.answer_timeout": "test_a_stopped_server_accepts_and_never_answers",
     f"{CHROMA}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
+    f"{REBUILD}.embedding_functions": "test_where_no_vector_is_left_the_documents_are_embedded_anew",
+    f"{REBUILD}.embedding_environment": "test_an_embedding_function_gets_the_named_variables_and_no_other",
+    f"{REBUILD}.lock_patience": "test_a_lock_that_is_held_elsewhere_is_waited_for_and_no_longer",
     f"{CLEANUP}.thresholds.disk_usage_percent": "test_the_playbooks_thresholds_hold_for_targets_without_their_own",
     f"{CLEANUP}.cleanup_paths": "test_a_full_filesystem_loses_the_largest_first_and_no_more_than_it_must",
     f"{CLEANUP}.log_paths": "test_old_logs_are_compressed_until_there_is_room_and_nothing_else_is",
@@ -128,6 +132,8 @@ BEHAVIOUR = {
     f"{SYSTEM}.processes.name": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.cmdline": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
+    "recovery.system.strategies.file_handle_cleanup.end_close_wait_after": "test_connections_that_only_the_process_keeps_are_ended_where_the_policy_says_so",
+    "recovery.system.strategies.memory_gc.recycle_above_mb": "test_a_pool_process_that_is_too_large_is_replaced_after_its_task",
     f"{SYSTEM}.processes.worker": "test_a_worker_of_ours_that_takes_nothing_is_hung_and_restarted",
     f"{SYSTEM}.processes.socket": "test_a_socket_file_has_to_be_listened_on",
     f"{SYSTEM}.processes.url": "test_a_hung_server_still_accepts_and_is_restarted_as_it_does_not_answer",
@@ -193,6 +199,25 @@ BEHAVIOUR = {
     "approvals.expires_after": "test_an_approval_expires_after_the_policys_time",
     "approvals.different_person": "test_a_policy_may_want_another_person_to_approve",
     "escalation.failures_for_level_3": "test_fewer_failures_call_a_person_where_the_policy_says_so",
+    f"{TARGETS}.depends_on": "test_what_stands_on_a_failing_root_is_held_and_the_root_is_repaired",
+    f"{TARGETS}.unattended": "test_a_target_may_let_a_strategy_run_without_a_person",
+    f"{TARGETS}.probe.enabled": "test_a_target_may_be_left_to_other_detectors_and_all_may",
+    f"{TARGETS}.probe.every": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    f"{TARGETS}.probe.deep_every": "test_deep_looks_come_at_the_playbooks_interval_where_there_are_light_ones",
+    f"{TARGETS}.probe.timeout": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    f"{TARGETS}.probe.failures": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    f"{TARGETS}.probe.of": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    "detection.every": "test_a_target_has_its_own_interval_timeout_and_threshold",
+    "detection.confirm_after": "test_a_first_failure_is_looked_at_again_until_it_is_sure",
+    "detection.healthy_after": "test_health_that_lasts_clears_what_a_failed_recovery_left",
+    "detection.flapping.changes": "test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_called",
+    "detection.flapping.window": "test_changes_that_lie_far_apart_are_no_flapping",
+    "detection.flapping.hold": "test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_called",
+    "detection.storm.share": "test_when_too_much_fails_at_once_only_foundations_are_repaired_and_one_call_goes_out",
+    "detection.storm.least": "test_a_few_targets_are_never_a_storm",
+    "detection.storm.calm": "test_a_storm_is_over_only_when_it_has_been_calm_for_a_while",
+    "integration.health_check_integration": "test_a_target_may_be_left_to_other_detectors_and_all_may",
+    "integration.health_check_interval_seconds": "test_deep_looks_come_at_the_playbooks_interval_where_there_are_light_ones",
     "detection.failures": "test_two_failing_looks_of_three_make_a_failure_and_one_a_suspicion",
     "detection.of": "test_the_policy_says_how_many_looks_of_how_many",
     "control_plane.host": "test_a_control_redis_of_another_host_is_not_restarted_here",
@@ -214,14 +239,12 @@ BEHAVIOUR = {
     "http.trusted_proxies": "test_only_a_trusted_proxy_says_whose_request_it_is",
     "http.max_body_kb": "test_a_body_that_is_too_large_is_refused_however_it_comes",
     "http.requests_per_second": "test_whoever_asks_too_often_is_told_to_wait_and_others_are_not",
+    "http.max_streams": "test_streams_have_a_limit_and_are_given_back",
     "http.metrics_textfile": "test_a_text_file_is_written_again_at_every_interval",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
 }
 
 WAITING = {
-    "http.max_streams": "the status page",
-    "integration.health_check_integration": "scheduled probes",
-    "integration.health_check_interval_seconds": "scheduled probes",
     "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
     "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
 }

@@ -5,4 +5,5 @@ from __future__ import annotations
 from workers.task import strategy_task
 
 query_retry = strategy_task("chromadb", "query_retry")
+index_rebuild = strategy_task("chromadb", "index_rebuild")
 snapshot_rollback = strategy_task("chromadb", "snapshot_rollback")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
 
@@ -15,6 +16,10 @@ from workers.app import app
 
 DELIVER_ALERTS = "recovery.deliver_alerts"
 NOTIFY_QUEUE = "notify"
+PROGRESS = "PROGRESS"
+"""The state of a task that says how far it is, as Celery's documentation names it."""
+
+log = structlog.get_logger()
 
 
 def strategy_task(component: str, strategy: str) -> Task[..., Any]:
@@ -56,6 +61,7 @@ def run_strategy(
         assignment,
         context.holder(),
         stopped_by=(SoftTimeLimitExceeded,),
+        told=lambda text, percent: _show(task, text, percent),
     )
     if isinstance(ending, lifecycle.RetryLater):
         queue = producer.queue_of(context.policy(), target, ending.host)
@@ -64,6 +70,15 @@ def run_strategy(
         return {"result": "skipped", "reason": ending.reason}
     nudge_notify()
     return {"result": ending.result.value, "error": ending.error, "seconds": ending.duration}
+
+
+def _show(task: Task[..., Any], text: str, percent: int) -> None:
+    """Have whoever holds the task's result see how far it is; never in the way of the repair."""
+    try:
+        task.update_state(state=PROGRESS, meta={"doing": text, "percent": percent})
+    except Exception:
+        # Any result backend, and anything that can be wrong with it.
+        log.exception("progress not shown")
 
 
 def nudge_notify() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SEVERITIES = ("P0", "P1", "P2", "P3")
 WITHOUT_PRIORITY = "P2"
 
-OVER = frozenset({"degraded_over", "resolved"})
+OVER = frozenset({"degraded_over", "resolved", "storm_over"})
 """Kinds that tell that something else is over."""
 
 PERSON_NEEDED = "RecoveryPersonNeeded"
@@ -30,6 +30,10 @@ NAMES: Mapping[str, str] = {
     "level": PERSON_NEEDED,
     "resolved": PERSON_NEEDED,
     "approval": "RecoveryApprovalPending",
+    "snapshot": "RecoverySnapshotFailed",
+    "storm": "RecoveryStorm",
+    "storm_over": "RecoveryStorm",
+    "not_probed": "RecoveryProbeBroken",
 }
 
 _LABELS = ("strategy", "result", "mode")
@@ -39,7 +43,11 @@ _SENTENCES: Mapping[str, str] = {
     "degraded_over": "{target} has left the degraded mode {mode}",
     "level": "{target} is at level {level}: {why}",
     "resolved": "{target} is healthy again",
+    "snapshot": "no snapshot of {target} could be taken: {why}",
     "approval": "{strategy} of {target} waits for a person's approval",
+    "storm": "{why}: nothing is repaired but what others stand on",
+    "storm_over": "no storm any more after {seconds:.0f} s: everything is repaired again",
+    "not_probed": "{target} cannot be probed: {why}",
 }
 _RESULTS: Mapping[str, str] = {
     Result.RECOVERED: "{target} was repaired by {strategy}",

@@ -15,6 +15,7 @@ from recovery.cli import (
     recovering,
     running,
     serving,
+    snapshotting,
     undoing,
 )
 
@@ -40,6 +41,16 @@ def main(config_file: str | None) -> None:
         os.environ["RECOVERY_CONFIG"] = config_file
 
 
-for _group in (recovering, undoing, looking, auditing, deciding, running, serving, completing):
+for _group in (
+    recovering,
+    undoing,
+    snapshotting,
+    looking,
+    auditing,
+    deciding,
+    running,
+    serving,
+    completing,
+):
     for _command in _group.COMMANDS:
         main.add_command(_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COMMON_QUEUES = ("dispatch", "redis", "chromadb", "openwebui", "system", "notify", "maintenance")
 GRACE_MARGIN_SECONDS = 10.0
+ROUNDS = 16
+"""Rounds of looks that one process may have under way; each is one thread that mostly waits."""
 
 
 def host_queues() -> list[str]:
@@ -36,6 +38,16 @@ def bare_queues() -> list[str]:
     return ["celery"] if session.policy().integration.consume_celery_default_queue else []
 
 
+def probe_queues(queues: Iterable[str]) -> list[str]:
+    """Where the targets are looked at whose remedies run on these queues."""
+    from recovery.config.policy import PROBE_QUEUES
+    from recovery.strategy import COMPONENTS
+
+    if not session.policy().integration.health_check_integration:
+        return []
+    return [f"{PROBE_QUEUES}{queue}" for queue in queues if queue.split(".")[0] in COMPONENTS]
+
+
 def worker_command(
     node: str,
     queues: list[str],
@@ -44,6 +56,7 @@ def worker_command(
     beat: bool = False,
     loglevel: str = "info",
     app: str = "workers.app",
+    pool: str = "prefork",
 ) -> tuple[str, ...]:
     """A worker that also consumes the queue of its own pulse."""
     from recovery.producer import pulse_queue
@@ -52,7 +65,7 @@ def worker_command(
     command = [sys.executable, "-m", "celery", "--quiet", "-A", app, "worker", "-n", node]
     command += ["-Q", consumed, "-c", str(concurrency), "-l", loglevel.upper()]
     # Nothing here asks its neighbours, and asking costs each start a second.
-    command += ["--without-mingle", "--without-gossip"]
+    command += ["--pool", pool, "--without-mingle", "--without-gossip"]
     return (*command, "--beat") if beat else tuple(command)
 
 
@@ -91,6 +104,11 @@ def guard_command(policy: Policy) -> tuple[str, ...]:
 @click.option("--concurrency", type=int, default=2, help="Pool processes.")
 @click.option("--name", default="recovery", help="Node name before the @.")
 @click.option("--beat", is_flag=True, help="Run the schedule in this worker too.")
+@click.option(
+    "--probes/--no-probes",
+    default=True,
+    help="Also look at the targets of these queues, in a process of its own.",
+)
 @supervision
 @reports_errors
 def worker(
@@ -99,6 +117,7 @@ def worker(
     name: str,
     *,
     beat: bool,
+    probes: bool,
     loglevel: str,
     grace: float | None,
     deaf_after: float,
@@ -114,6 +133,8 @@ def worker(
         chosen = queues.split(",") if queues else host_queues()
         house.introduce()
         house.add_worker(name, chosen, concurrency, beat=beat)
+        if probes:
+            house.add_probes(f"{name}-probes", chosen)
         house.add_guard()
         house.run(grace)
 
@@ -140,6 +161,7 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
         house.add_worker("system", ["system", f"system.{house.environment.host}"], 1)
         # Two, so that a channel that keeps an alert waiting never keeps the maintenance waiting.
         house.add_worker("upkeep", _upkeep_queues(house.environment.host), 2, beat=True)
+        house.add_probes("probes", host_queues())
         house.add_guard()
         house.add_http()
         click.echo(f"control plane: {house.environment.shown_control_url}")
@@ -173,8 +195,19 @@ class _House:
         if program is not None:
             self._programs.append(program)
 
+    def add_probes(self, name: str, queues: list[str]) -> None:
+        """A process that looks at the targets of these queues; none where nobody wants that."""
+        if looked_at := probe_queues(queues):
+            self.add_worker(name, looked_at, ROUNDS, pool="threads")
+
     def add_worker(
-        self, name: str, queues: list[str], concurrency: int, *, beat: bool = False
+        self,
+        name: str,
+        queues: list[str],
+        concurrency: int,
+        *,
+        beat: bool = False,
+        pool: str = "prefork",
     ) -> None:
         from recovery import liveness, producer
         from recovery.supervisor import Program
@@ -188,7 +221,9 @@ class _House:
             deaf_seconds=self._deaf_after,
             full_seconds=longest + self._deaf_after,
         )
-        command = worker_command(node, queues, concurrency, beat=beat, loglevel=self._loglevel)
+        command = worker_command(
+            node, queues, concurrency, beat=beat, loglevel=self._loglevel, pool=pool
+        )
         self.add(Program(name=name, command=command, watch=pulse))
 
     def introduce(self) -> None:

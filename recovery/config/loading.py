@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from recovery import places
-from recovery.config import document
+from recovery.config import consistency, document
 from recovery.config.document import Document, KeyPath, Problem, as_key, failed
 from recovery.config.model import policy_document
 from recovery.config.policy import Policy
@@ -45,8 +45,8 @@ def load_policy(path: Path | None = None, environ: Mapping[str, str] | None = No
     if checked is None or problems:
         raise failed(sorted(problems, key=lambda problem: problem.line))
     policy = Policy(checked, file, places.host_name(found))
-    if contradictions := list(_contradictions(parsed, policy)):
-        raise failed(contradictions)
+    if faults := [_located(parsed, *fault) for fault in consistency.faults(policy)]:
+        raise failed(faults)
     return policy
 
 
@@ -56,15 +56,14 @@ def current_policy() -> Policy:
     return load_policy()
 
 
-def _contradictions(parsed: Document, policy: Policy) -> Iterator[Problem]:
-    """What only shows once the parts of the file are put together."""
-    for ref in policy.target_refs():
-        problem = policy.target(ref).contradiction()
-        if problem is not None:
-            path = ("recovery", ref.component, "targets", ref.name)
-            yield Problem(
-                file=parsed.file, line=parsed.line_of(path), key=as_key(path), problem=problem
-            )
+def _located(parsed: Document, path: KeyPath, text: str, allowed: tuple[str, ...] = ()) -> Problem:
+    return Problem(
+        file=parsed.file,
+        line=parsed.line_of(path),
+        key=as_key(path),
+        problem=text,
+        allowed=allowed,
+    )
 
 
 def _problems(parsed: Document, error: ValidationError) -> Iterator[Problem]:

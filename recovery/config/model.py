@@ -131,11 +131,40 @@ class AuditSection(StrictModel):
     takeover_after: Duration = 7 * 86_400.0
 
 
-class DetectionSection(StrictModel):
-    """How scheduled probes judge: ``failures`` of the last ``of`` looks make a failure."""
+class FlappingSection(StrictModel):
+    """A target that went up and down ``changes`` times within ``window`` is left alone until it
+    has not done so for ``hold``."""
 
+    changes: int = Field(default=6, ge=2, le=100)
+    window: Duration = 600.0
+    hold: Duration = 600.0
+
+
+class StormSection(StrictModel):
+    """When more than ``share`` of all targets fail at once, and at least ``least``, only those
+    that others depend on are repaired, until it has been over for ``calm``. 1 never happens."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    least: int = Field(default=5, ge=2)
+    calm: Duration = 60.0
+
+
+class DetectionSection(StrictModel):
+    """How targets are probed: a light look every ``every``, and where the component has a deeper
+    one, that at ``integration.health_check_interval_seconds``.
+
+    ``failures`` of the last ``of`` looks make a failure; after a first one the next look comes
+    ``confirm_after``. Who is healthy for ``healthy_after`` leaves its degraded mode and its level
+    without a remedy.
+    """
+
+    every: Annotated[Duration, Field(ge=1, le=3600)] = 5.0
     failures: int = Field(default=2, ge=1, le=20)
     of: int = Field(default=3, ge=1, le=20)
+    confirm_after: Annotated[Duration, Field(le=60)] = 1.0
+    healthy_after: Duration = 60.0
+    flapping: FlappingSection = FlappingSection()
+    storm: StormSection = StormSection()
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:
@@ -218,7 +247,7 @@ class HttpSection(StrictModel):
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+/?$")
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
-    max_body_kb: int = Field(default=1024, ge=1, le=65_536)
+    max_body_kb: int = Field(default=4096, ge=1, le=65_536)
     requests_per_second: float = Field(default=50, gt=0)
     max_streams: int = Field(default=64, ge=1, le=10_000)
     metrics_textfile: Path | None = None

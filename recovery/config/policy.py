@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+from recovery.config import dependencies
 from recovery.config.model import (
     AlertingSection,
     ApprovalsSection,
@@ -37,6 +40,8 @@ from recovery.strategy import (
 )
 
 DEFAULT_TARGET = "default"
+PROBE_QUEUES = "probe."
+"""What the name of a queue of probes begins with; that of the same targets' remedies follows."""
 _SWITCHES = {"chromadb.snapshot_rollback": "integration.chromadb_rollback_enabled"}
 
 
@@ -49,6 +54,18 @@ class Limits:
     probation_seconds: float
     effective_seconds: float
     queue_wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probing:
+    """How one target is probed. Durations in seconds; ``deep_every`` is None where the component
+    has no deeper probe than its light one."""
+
+    every: float
+    deep_every: float | None
+    timeout: float
+    failures: int
+    of: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +125,7 @@ class Policy:
         self.file = file
         self.host = host
         self._limits: dict[TargetRef, Limits] = {}
+        self._roots: dict[TargetRef, tuple[TargetRef, ...]] = {}
 
     @property
     def alerting(self) -> AlertingSection:
@@ -179,6 +197,14 @@ class Policy:
                 return strategy
         raise unknown("strategy", name, (strategy.name for strategy in configured))
 
+    def parameter(self, component: str, strategy: str, name: str) -> Any:
+        """What a strategy's block says of one of its own keys; None where it has no block."""
+        block = self.components.get(component)
+        for configured in block.strategies if block else ():
+            if configured.name == strategy:
+                return getattr(configured.parameters, name)
+        return None
+
     def target(self, ref: TargetRef) -> TargetModel:
         """Raises ``InvalidEvent`` where the file does not configure it."""
         targets = self.component(ref.component).targets
@@ -200,6 +226,54 @@ class Policy:
     def targets_of(self, host: str) -> tuple[TargetRef, ...]:
         """Those that can be repaired on this host alone."""
         return tuple(ref for ref in self.target_refs() if self.target(ref).host == host)
+
+    def probe_queue(self, ref: TargetRef) -> str:
+        """Where the target is probed: apart from its remedies, so that neither delays the other."""
+        return f"{PROBE_QUEUES}{self.queue(ref)}"
+
+    def probing(self, ref: TargetRef) -> Probing | None:
+        """How a target is probed by schedule; None where it is not."""
+        component = find_component(ref.component)
+        own, everybody = self.target(ref).probe, self.detection
+        wanted = self.integration.health_check_integration and own.enabled
+        if not wanted or component.probe is None:
+            return None
+        deep = own.deep_every or self.integration.health_check_interval_seconds
+        return Probing(
+            every=own.every or everybody.every,
+            deep_every=deep if component.light_probe else None,
+            timeout=own.timeout or component.probe_seconds,
+            failures=own.failures or everybody.failures,
+            of=own.of or everybody.of,
+        )
+
+    @cached_property
+    def dependencies(self) -> dependencies.Graph:
+        """What each target declares to stand on; raises ``ValueError`` for an unknown name."""
+        refs = self.target_refs()
+        return {ref: tuple(dependencies.parse(self.target(ref).depends_on, refs)) for ref in refs}
+
+    def roots(self, ref: TargetRef) -> tuple[TargetRef, ...]:
+        """Everything that a target stands on, the nearest first."""
+        known = self._roots.get(ref)
+        if known is None:
+            known = self._roots[ref] = dependencies.roots_of(self.dependencies, ref)
+        return known
+
+    def dependants(self, ref: TargetRef) -> tuple[TargetRef, ...]:
+        return dependencies.dependants_of(self.dependencies, ref)
+
+    @cached_property
+    def foundations(self) -> frozenset[TargetRef]:
+        """The targets on which others stand."""
+        return frozenset(root for roots in self.dependencies.values() for root in roots)
+
+    @cached_property
+    def storm_size(self) -> int:
+        """How many targets failing at once are a storm; 0 where there are too few for one."""
+        everybody, storm = len(self.target_refs()), self.detection.storm
+        size = max(storm.least, math.floor(storm.share * everybody) + 1)
+        return size if size <= everybody else 0
 
     @cached_property
     def _target_refs(self) -> tuple[TargetRef, ...]:

@@ -44,5 +44,8 @@ class Diary:
         self.note(text, **figures)
         return result
 
+    def progress(self, text: str, percent: int) -> None:
+        self.note(text, percent=percent)
+
     def tell_applications(self, text: str, notice: str) -> None:
         self.note(f"not done, the control plane is away: {text}", notice=notice)

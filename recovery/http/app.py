@@ -14,7 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from recovery import __version__
 from recovery.errors import RecoveryError
-from recovery.http import answers, api, exposition, health, login
+from recovery.http import alerts, answers, api, exposition, health, login, page, pages, stream
 from recovery.http.gate import Gate
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SMALLEST_COMPRESSED = 1024
 log = structlog.get_logger()
 
 
-def build(context: Context) -> ASGIApp:
+def build(context: Context, watch: stream.Watch) -> ASGIApp:
     """What uvicorn runs."""
 
     @asynccontextmanager
@@ -50,9 +50,11 @@ def build(context: Context) -> ASGIApp:
         lifespan=lifespan,
     )
     app.state.context = context
+    app.state.board, app.state.watch = watch.board, watch
+    app.mount("/static", page.Static(directory=pages.STATIC))
     answers.install(app)
     app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_COMPRESSED, compresslevel=5)
-    for routes in (health, api, login):
+    for routes in (health, alerts, api, login, page, stream):
         app.include_router(routes.router)
     return Gate(app, context.settings)
 

@@ -83,7 +83,7 @@ class Gate:
     """Wraps the application; what it lets through knows its ``Caller``."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
+        self.app = app
         self._settings = settings
         self.door = Door(settings)
         rate = settings.requests_per_second
@@ -92,7 +92,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             return
         request = _Request(scope)
         await self._admit(request, receive, _with_headers(request, send))
@@ -117,7 +117,7 @@ class Gate:
         request.scope.setdefault("state", {})["caller"] = caller
         request.scope["state"]["door"] = self.door
         if request.is_safe:
-            await self._app(request.scope, receive, send)
+            await self.app(request.scope, receive, send)
         else:
             await self._with_body(request, receive, send)
 
@@ -166,7 +166,7 @@ class Gate:
             text = f"at most {limit} bytes are accepted"
             await refuse(send, 413, text, connection="close")
             return
-        await self._app(request.scope, _replaying(body, receive), send)
+        await self.app(request.scope, _replaying(body, receive), send)
 
 
 async def _whole(receive: Receive, limit: int) -> bytes | None:

@@ -218,6 +218,14 @@ class Status(Answer):
     disabled: tuple[Disabled, ...]
 
 
+class AlertReceipt(Answer):
+    """What became of each alert; ``left`` says why one was not made into an event."""
+
+    taken: tuple[dict[str, Any], ...]
+    left: tuple[dict[str, Any], ...]
+    truncated: int
+
+
 class Accepted(Answer):
     """What was asked for is on its way; ``url`` says how it goes."""
 

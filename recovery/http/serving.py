@@ -18,6 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from recovery.errors import SetupError
 from recovery.http.app import build
+from recovery.http.board import Board
+from recovery.http.stream import Watch
 
 if TYPE_CHECKING:
     from recovery.http.context import Context
@@ -66,6 +68,18 @@ class PatientForAWhile(H11Protocol):
             self.transport.abort()
 
 
+class Server(uvicorn.Server):
+    """Ends its event streams itself, which would otherwise be waited for."""
+
+    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
+        super().__init__(config)
+        self.watch = watch
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.watch.close()
+        await super().shutdown(sockets)
+
+
 def serve(context: Context) -> None:
     """Until SIGTERM or SIGINT; raises ``SetupError`` where the address cannot be had."""
     settings = context.settings
@@ -79,12 +93,13 @@ def serve(context: Context) -> None:
         server(context).run(sockets=[listener])
 
 
-def server(context: Context) -> uvicorn.Server:
+def server(context: Context) -> Server:
     """Ready to run on a socket."""
     proxies = context.settings.trusted_proxies
-    return uvicorn.Server(
+    watch = Watch(context, Board(context))
+    return Server(
         uvicorn.Config(
-            build(context),
+            build(context, watch),
             http=PatientForAWhile,
             ws="none",
             loop="asyncio",
@@ -95,7 +110,8 @@ def server(context: Context) -> uvicorn.Server:
             forwarded_allow_ips=list(proxies),
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+        ),
+        watch,
     )
 
 

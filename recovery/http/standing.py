@@ -29,6 +29,19 @@ class Word(StrEnum):
     WELL = "well"
     UNKNOWN = "unknown"
 
+    @property
+    def label(self) -> str:
+        """For people."""
+        return _LABELS.get(self.value, self.value)
+
+
+_LABELS = {
+    "person": "needs a person",
+    "repairing": "being repaired",
+    "cooling": "cooling down",
+    "off": "switched off",
+    "unknown": "not probed",
+}
 
 AUTOMATIC, PERSON_NEEDED = 1, 3
 """Levels of escalation; between them something has failed and cools down."""

@@ -2,16 +2,20 @@
 -- ARGV: prefix, mode, id, target, component, strategy, event, force, and in one argument the
 --       policy's numbers, because each further argument costs the caller as much as a command here:
 --       max attempts, cooldown ms, probation ms, resend ms, queue wait ms, approval ms,
---       record ttl s, failures for level 3, is audited (0|1)
+--       record ttl s, failures for level 3, is audited (0|1), size of a storm (0: never), its calm ms,
+--       how long this event's word is believed ms (0: not at all), is a foundation of others (0|1),
+--       and the targets that this one stands on, the nearest first
 -- mode: admit (start), hold (wait for an approval), resume (an approved one, at last), rehearse,
 --       undo (bring back what a recovery removed: no attempt)
 -- answers 'admitted', or {verdict, reason, retry_after ms, detail}
 local mode, id, target, component, strategy = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local event, force = ARGV[7], ARGV[8] == '1'
 local max_attempts, cooldown, probation, resend, queue_wait, approval_life, record_ttl,
-  level_3_failures, audited = string.match(ARGV[9],
-    '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)')
+  level_3_failures, audited, storm_size, calm, believed, is_foundation, roots = string.match(ARGV[9],
+    '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)(.*)')
 is_audited = audited == '1'
+-- Whoever stands on others is probed again right after they are repaired; this is for the rest.
+local ROOT_PAUSE = 10000
 local record = key('recovery', id)
 
 local function start_record(state)
@@ -44,10 +48,16 @@ if mode == 'rehearse' then
   return 'admitted'
 end
 
--- One command for four keys: on the way in every command costs.
+-- A probe has said so already; other sources are counted here.
+if believed ~= '0' then
+  note_failing(target, now + ms(believed))
+  judge_storm(ms(storm_size), ms(calm))
+end
+
+-- One command for all keys: on the way in every command costs.
 local scopes = {'all', component, target}
 local held = redis.call('MGET', key('disabled', 'all'), key('disabled', component),
-  key('disabled', target), key('cooldown', target))
+  key('disabled', target), key('cooldown', target), key('flapping', target), key('storm'))
 for i, scope in ipairs(scopes) do
   local why = held[i]
   if why then
@@ -63,6 +73,22 @@ if lease then
 end
 
 if not force then
+  for root in string.gmatch(roots, '%S+') do
+    local failing_until = ms(redis.call('ZSCORE', key('failing'), root))
+    if failing_until > now then
+      return refuse('dependency', ROOT_PAUSE, 'it stands on ' .. root .. ', which fails')
+    elseif redis.call('EXISTS', key('lease', root)) == 1 then
+      return refuse('dependency', ROOT_PAUSE, 'it stands on ' .. root .. ', which is being repaired')
+    end
+  end
+  if held[6] and is_foundation == '0' then
+    local left = math.max(redis.call('PTTL', key('storm')), 0)
+    return refuse('storm', left, held[6] .. ' targets fail at once: only what others stand on is repaired')
+  end
+  if held[5] then
+    local left = math.max(redis.call('PTTL', key('flapping', target)), 0)
+    return refuse('flapping', left, 'it changed ' .. held[5] .. ' times between healthy and failing')
+  end
   if held[4] then
     local left = math.max(redis.call('PTTL', key('cooldown', target)), 0)
     return refuse('cooldown', left, 'cooling down after a failed recovery')

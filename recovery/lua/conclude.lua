@@ -42,20 +42,10 @@ local function degrade()
   enter_mode(target, mode, id, severity)
 end
 
-local function end_mode()
-  local held = redis.call('HGET', key('degraded'), target)
-  if not held then return end
-  held = cjson.decode(held).mode
-  redis.call('HDEL', key('degraded'), target)
-  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
-  alert({kind = 'degraded_over', target = target, mode = held, id = id})
-end
-
-local function restore()
-  redis.call('HDEL', state_of_target, 'level', 'level_since', 'level_why')
-  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
+local function mend()
+  restore(target, id, level)
   level = 1
-  end_mode()
+  redis.call('ZREM', key('failing'), target)
 end
 
 -- What a host did alone may be older than what is known of the target by now.
@@ -69,10 +59,10 @@ elseif result == 'recovered' then
   if redis.call('HEXISTS', state_of_target, 'trial') == 1 then
     redis.call('HSET', state_of_target, 'healthy_from', now)
   end
-  restore()
+  mend()
 elseif result == 'not_needed' then
   redis.call('ZREM', key('attempts', target), id)
-  restore()
+  mend()
 elseif result == 'failed' then
   redis.call('ZADD', key('failures', target), happened, id)
   redis.call('ZREMRANGEBYSCORE', key('failures', target), '-inf', now - HOUR)
@@ -82,6 +72,7 @@ elseif result == 'failed' then
   redis.call('HSET', state_of_target, 'trial', 1)
   redis.call('HDEL', state_of_target, 'healthy_from')
   degrade()
+  note_failing(target, now + cooldown)
   local failures = failures_in_hour(target)
   if is_final then
     level = raise_level(target, 3, strategy .. ' is the last resort, and it failed')
@@ -99,33 +90,30 @@ elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
 end
 
+-- What is observed from now on may ask for the next one; not at once where a person said no.
+local seen = key('observation', target)
+redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
+if result == 'denied' and redis.call('EXISTS', seen) == 1 then
+  redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
+end
 -- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
 if result ~= 'failed' then
   local held = redis.call('HGET', key('degraded'), target)
-  if held and cjson.decode(held).while_runs == id then end_mode() end
+  if held and cjson.decode(held).while_runs == id then end_mode(target, id) end
 end
 
 redis.call('ZREMRANGEBYSCORE', key('attempts', target), '-inf', now - HOUR)
 redis.call('PEXPIRE', key('attempts', target), HOUR)
-
-local function observe(prefix_of_bucket, prefix_of_sum, what, seconds)
-  local bucket = '+Inf'
-  for bound in string.gmatch(buckets, '[^,]+') do
-    if tonumber(seconds) <= tonumber(bound) then bucket = bound break end
-  end
-  redis.call('HINCRBY', key('counters'), prefix_of_bucket .. '|' .. what .. '|' .. bucket, 1)
-  redis.call('HINCRBYFLOAT', key('counters'), prefix_of_sum .. '|' .. what, seconds)
-end
 
 local counter = component .. '|' .. strategy
 redis.call('HINCRBY', key('counters'), 'attempts|' .. counter .. '|' .. result, 1)
 if result == 'recovered' then
   -- From the event to the proof, whatever it waited for.
   local received = ms(redis.call('HGET', record, 'received_ms'))
-  observe('recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
+  measure(buckets, 'recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
 end
 if result == 'recovered' or result == 'failed' then
-  observe('bucket', 'seconds', counter, duration)
+  measure(buckets, 'bucket', 'seconds', counter, duration)
   redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)
   redis.call('PEXPIRE', key('outcomes', target), 24 * HOUR)

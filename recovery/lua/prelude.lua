@@ -6,6 +6,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local HOUR = 3600000
 local DECISION_TTL = 60
+-- When to ask again after a refusal that names no time, or one that a person may take back.
+local UNHELPED = 60000
 
 local function key(kind, name)
   if name then return prefix .. kind .. ':' .. name end
@@ -44,6 +46,16 @@ local function audit(json, happened)
   return add(now)
 end
 
+-- A histogram: how many by upper bound, and the sum; bounds comma separated, in seconds.
+local function measure(bounds, bucket_name, sum_name, what, seconds)
+  local bucket = '+Inf'
+  for bound in string.gmatch(bounds, '[^,]+') do
+    if tonumber(seconds) <= tonumber(bound) then bucket = bound break end
+  end
+  redis.call('HINCRBY', key('counters'), bucket_name .. '|' .. what .. '|' .. bucket, 1)
+  redis.call('HINCRBYFLOAT', key('counters'), sum_name .. '|' .. what, seconds)
+end
+
 local function failures_in_hour(target)
   return redis.call('ZCOUNT', key('failures', target), now - HOUR, '+inf')
 end
@@ -69,6 +81,56 @@ local function enter_mode(target, mode, id, severity, runs)
   redis.call('PUBLISH', key('degraded'),
     '{"target":' .. cjson.encode(target) .. ',"active":true,' .. string.sub(held, 2))
   alert({kind = 'degraded', target = target, mode = cjson.decode(mode).mode, id = id, severity = severity})
+end
+
+local function end_mode(target, id)
+  local held = redis.call('HGET', key('degraded'), target)
+  if not held then return end
+  held = cjson.decode(held).mode
+  redis.call('HDEL', key('degraded'), target)
+  redis.call('PUBLISH', key('degraded'), cjson.encode({target = target, mode = held, active = false}))
+  alert({kind = 'degraded_over', target = target, mode = held, id = id})
+end
+
+-- Health is proven: no person is needed, and applications may use everything again.
+local function restore(target, id, level)
+  redis.call('HDEL', key('target', target), 'level', 'level_since', 'level_why')
+  if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
+  end_mode(target, id)
+end
+
+-- Who is known to fail, and until when that is believed without another word of it.
+local function note_failing(target, until_ms)
+  redis.call('ZADD', key('failing'), 'GT', until_ms, target)
+end
+
+-- Too many at once: one call for a person, and the gate is shut for all but foundations until it
+-- has been calm for a while.
+-- size: how many are a storm, 0 where none can be; answers whether there is one
+local function judge_storm(size, calm)
+  if size > 0 then
+    local failing = redis.call('ZCOUNT', key('failing'), '(' .. now, '+inf')
+    if failing >= size then
+      redis.call('SET', key('storm'), failing, 'PX', calm)
+      if redis.call('SETNX', key('storm:since'), now) == 1 then
+        local named = redis.call('ZRANGEBYSCORE', key('failing'), '(' .. now, '+inf', 'LIMIT', 0, 10)
+        local text = failing .. ' targets fail at once, among them ' .. table.concat(named, ', ')
+        alert({kind = 'storm', target = 'all', failing = failing, why = text, severity = 'P0'})
+        audit(cjson.encode({target = 'all', result = 'storm', detail = text}))
+        publish({kind = 'storm', active = true})
+      end
+      return true
+    end
+  end
+  if redis.call('EXISTS', key('storm')) == 1 then return true end
+  local since = redis.call('GET', key('storm:since'))
+  if since then
+    redis.call('DEL', key('storm:since'))
+    alert({kind = 'storm_over', target = 'all', severity = 'P0', seconds = (now - ms(since)) / 1000})
+    audit(cjson.encode({target = 'all', result = 'storm_over', seconds = (now - ms(since)) / 1000}))
+    publish({kind = 'storm', active = false})
+  end
+  return false
 end
 
 local function lease_of(target)
@@ -103,4 +165,10 @@ local function note_refusal(id, target, component, strategy, reason, retry_after
     detail = detail}
   if retry_after > 0 then answer.retry_after = retry_after / 1000 end
   redis.call('SET', key('decision', id), cjson.encode(answer), 'EX', DECISION_TTL)
+  -- Scheduled probes ask again when it may help, not with each look.
+  local seen = key('observation', target)
+  if redis.call('EXISTS', seen) == 1 then
+    local pause = retry_after > 0 and reason ~= 'disabled' and retry_after or UNHELPED
+    redis.call('HSET', seen, 'retry_ms', now + pause, 'refused', reason, 'refused_why', detail)
+  end
 end

@@ -1,8 +1,11 @@
 -- Close the bursts of refused events that have gone quiet: one audit line each says how many.
+-- A storm that is over is told of too, where nobody probes.
 -- ARGV: prefix, quiet ms, longest ms, is audited (0|1)
 -- answers how many bursts were closed
 local quiet, longest = ms(ARGV[2]), ms(ARGV[3])
 is_audited = ARGV[4] == '1'
+redis.call('ZREMRANGEBYSCORE', key('failing'), '-inf', now)
+judge_storm(0, 0)
 local closed = 0
 local all = redis.call('HGETALL', key('refused:last'))
 for i = 1, #all, 2 do

@@ -9,11 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from recovery.config import Environment, load_policy
 from recovery.http.context import Context
-from recovery.http.serving import listening, server
+from recovery.http.serving import Server, listening, server
 from recovery.http.settings import settle
 from tests.stack import Stack
 from tests.waiting import until
@@ -26,7 +25,7 @@ READ_TOKEN = "a-token-for-reading-0123456789"
 class Site:
     url: str
     context: Context
-    running: uvicorn.Server
+    running: Server
     client: httpx.Client
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -47,11 +46,11 @@ def serve(stack: Stack) -> Iterator[Callable[..., Site]]:
     sites: list[tuple[Site, threading.Thread]] = []
 
     def start(environ: dict[str, str] | None = None, **section: Any) -> Site:
+        listener = listening("127.0.0.1", section.pop("port", 0))
         policy = load_policy(stack.policy_file, {})
         changed = policy.document.http.model_copy(update=section)
         policy.document = policy.document.model_copy(update={"http": changed})
         environment = Environment.read({**stack.environ, **(environ or {})})
-        listener = listening("127.0.0.1", 0)
         port = listener.getsockname()[1]
         given = {"RECOVERY_HTTP_TOKEN": TOKEN, **(environ or {})}
         settings = settle(policy, environment, port=port, environ=given)

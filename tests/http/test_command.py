@@ -25,12 +25,14 @@ def answers(port: int) -> bool:
         return False
 
 
-def test_it_serves_and_stops_when_it_is_told_to(stack: Stack, tmp_path: Path) -> None:
+def test_it_serves_and_stops_when_it_is_told_to_even_with_a_stream_open(
+    stack: Stack, tmp_path: Path
+) -> None:
     port = free_port()
     with supervised(
         tmp_path, *COMMAND, "serve", "--port", str(port), environ=stack.environ
     ) as served:
-        until(lambda: answers(port), seconds=30, what="it serves")
+        until(lambda: answers(port), seconds=80, what="it serves")
         token = (Path(stack.environ["RECOVERY_STATE_DIR"]) / "http-token").read_text().strip()
         enabled = httpx.post(
             f"http://127.0.0.1:{port}/api/v1/enable",
@@ -38,8 +40,10 @@ def test_it_serves_and_stops_when_it_is_told_to(stack: Stack, tmp_path: Path) ->
             headers={"authorization": f"Bearer {token}"},
         )
         assert enabled.json() == {"scope": "all", "was_disabled": False}
-        served.send_signal(signal.SIGTERM)
-        assert served.process.wait(20) == 0
+        with httpx.stream("GET", f"http://127.0.0.1:{port}/events") as stream:
+            assert next(stream.iter_lines())
+            served.send_signal(signal.SIGTERM)
+            assert served.process.wait(30) == 0
         assert token not in served.said()
 
 
@@ -63,7 +67,7 @@ def test_what_it_cannot_serve_with_is_said(
     with supervised(
         tmp_path, *COMMAND, "serve", *arguments, environ={**stack.environ, **environ}
     ) as served:
-        assert served.process.wait(30) == code
+        assert served.process.wait(80) == code
         assert says in served.said()
         assert TOKEN not in served.said()
 
@@ -75,10 +79,10 @@ def test_up_serves_unless_the_policy_says_otherwise(
     port = int(stack.environ["RECOVERY_HTTP_PORT"])
     with supervised(tmp_path, *COMMAND, "up", environ=stack.environ) as up:
         if policy_options:
-            until(lambda: up.said().count("started") >= 5, seconds=30, what="all is started")
+            until(lambda: up.said().count("started") >= 5, seconds=80, what="all is started")
             assert "recovery.http" not in commands(up.mains())
         else:
-            until(lambda: answers(port), seconds=30, what="it serves")
+            until(lambda: answers(port), seconds=80, what="it serves")
             assert "recovery.http" in commands(up.mains())
 
 
@@ -92,5 +96,5 @@ def test_what_is_not_installed_is_said(stack: Stack, tmp_path: Path) -> None:
         "from recovery.cli import main; main(['serve'])"
     )
     with supervised(tmp_path, "-c", program, environ={**os.environ, **stack.environ}) as served:
-        assert served.process.wait(30) == 8
+        assert served.process.wait(80) == 8
         assert "pip install 'llm-stack-recovery[http]' (no_such_module)" in served.said()

@@ -9,6 +9,7 @@ COMPONENT = Component(
     name="chromadb",
     target=ChromaTarget,
     probe="recovery.components.chromadb.probe:probe",
+    light_probe="recovery.components.chromadb.probe:light",
     evidence="recovery.components.chromadb.evidence:evidence",
     probe_seconds=5.0,
     failure_types=(
@@ -42,18 +43,12 @@ COMPONENT = Component(
             needs_person=True,
         ),
     ),
-    strategies=("query_retry", "snapshot_rollback"),
+    strategies=("query_retry", "snapshot_rollback", "index_rebuild"),
     planned=(
         Strategy(
             component="chromadb",
             name="collection_reload",
             summary="Open the collection anew from disk.",
-        ),
-        Strategy(
-            component="chromadb",
-            name="index_rebuild",
-            summary="Build the vector index anew from what is readable.",
-            timeout_seconds=10.0,
         ),
     ),
 )

@@ -30,7 +30,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 
 _HEADER = struct.Struct("<iQQQQQQiIQQQdQ")
 _NO_ENTRY = 0xFFFFFFFF
-_UNIT_TOLERANCE = 0.01
+UNIT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def examine(root: Path, segment: Segment, budget: Budget) -> Finding | None:
         return _incomplete(segment, segment.logged, f"{gone} is gone")
     try:
         header = read_header(folder)
-        _check_header(header, segment)
+        check_header(header, segment.dimension)
         labels = _check_elements(folder, header, segment, budget)
         _check_lengths(folder, header, segment)
         _check_links(folder, header)
@@ -110,7 +110,8 @@ def read_header(folder: Path) -> Header:
     )
 
 
-def _check_header(header: Header, segment: Segment) -> None:
+def check_header(header: Header, dimension: int | None) -> None:
+    """Raises ``Broken``."""
     fits = (
         header.vector_at == 4 * header.base_links + 4
         and header.size == header.label_at + 8
@@ -121,8 +122,8 @@ def _check_header(header: Header, segment: Segment) -> None:
     )
     if not fits:
         raise Broken("header.bin contradicts itself")
-    if segment.dimension is not None and header.dimension != segment.dimension:
-        raise Broken(f"the index has {header.dimension} dimensions instead of {segment.dimension}")
+    if dimension is not None and header.dimension != dimension:
+        raise Broken(f"the index has {header.dimension} dimensions instead of {dimension}")
 
 
 def _check_elements(
@@ -133,7 +134,7 @@ def _check_elements(
     _has_size(file, header.elements * header.size)
     if not header.elements:
         return np.empty(0, dtype=np.uint64)
-    element = _element(header)
+    kind = element(header)
     rows = max(CHUNK_BYTES // header.size, 1)
     starts = list(range(0, header.elements, rows))
     step = max(len(starts) * CHUNK_BYTES // MOST_BYTES, 1)
@@ -143,7 +144,7 @@ def _check_elements(
             if number and budget.is_over:
                 return None
             source.seek(start * header.size)
-            chunk = np.fromfile(source, element, min(rows, header.elements - start))
+            chunk = np.fromfile(source, kind, min(rows, header.elements - start))
             labels.append(_check_chunk(chunk, header, segment.space))
     return np.concatenate(labels) if step == 1 else None
 
@@ -158,12 +159,13 @@ def _check_chunk(chunk: Any, header: Header, space: str | None) -> Any:
     norms = np.linalg.norm(chunk["vector"][alive].astype(np.float64), axis=1)
     if not np.isfinite(norms).all():
         raise Broken("data_level0.bin has vectors that are no numbers")
-    if space == "cosine" and ((np.abs(norms - 1) > _UNIT_TOLERANCE) & (norms > 0)).any():
+    if space == "cosine" and ((np.abs(norms - 1) > UNIT_TOLERANCE) & (norms > 0)).any():
         raise Broken("data_level0.bin has vectors that are not normalised")
     return chunk["label"][alive].copy()
 
 
-def _element(header: Header) -> np.dtype[Any]:
+def element(header: Header) -> np.dtype[Any]:
+    """One vector with its links and its label, as ``data_level0.bin`` holds it."""
     return np.dtype(
         {
             "names": ["links", "marks", "neighbours", "vector", "label"],

@@ -13,6 +13,8 @@ COMPONENT = Component(
     strategies=("reconnect", "flush_corrupted", "restart_container"),
     failure_types=(
         FailureType(name="connection_error", summary="the server refuses or drops connections"),
+        # Known only where the policy says how the server is run. There is nothing to reconnect to.
+        FailureType(name="process_down", summary="the server's process does not run"),
         FailureType(name="connection_timeout", summary="no connection in time"),
         FailureType(name="high_latency", summary="PING takes longer than the threshold"),
         FailureType(name="memory_pressure", summary="memory is nearly or wholly used up"),

@@ -10,8 +10,10 @@ from redis import exceptions
 
 from recovery.components.redis.connection import fresh, is_full
 from recovery.components.redis.target import RedisTarget
-from recovery.errors import TargetRefused
+from recovery.deadline import Deadline
+from recovery.errors import RemedyError, TargetRefused
 from recovery.events import Figure, ProbeReport
+from recovery.runtime import Runtime, manage
 
 PINGS = 3
 
@@ -65,7 +67,18 @@ def _from_error(
             waited = min(target.connect_timeout, timeout)
             return _failed("connection_timeout", f"no connection within {waited:g} s")
         return _failed("unresponsive", f"accepted, and no answer within {timeout:g} s")
+    if not connected and target.runtime is not None and _has_ended(target.runtime, timeout):
+        return _failed("process_down", "its process does not run")
     return _failed("connection_error", text)
+
+
+def _has_ended(runtime: Runtime, timeout: float) -> bool:
+    """Whether whoever runs the server says that it does not run; False where nobody can tell."""
+    try:
+        state = manage(runtime, Deadline(timeout).remaining).inspect()
+    except RemedyError:
+        return False
+    return state.exists and not state.running
 
 
 def _failed(failure_type: str, summary: str) -> ProbeReport:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import signal
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from recovery.runtime.daemonize import identity
+
 SIGNAL = signal.SIGUSR2
 FOLDER = "processes"
 
@@ -27,17 +30,21 @@ ANSWER_SECONDS = 2.0
 """How long a process is waited for; one that sits in a long call into C answers later."""
 
 _PAUSE = 0.005
-_SAME_BIRTH = 0.02
+_NAME = re.compile(r"\d+-\d+-\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What one process gave back, in bytes of resident memory; ``answered`` in time or not."""
+    """What one process gave back: bytes of resident memory, and descriptors.
+
+    ``answered`` in time or not.
+    """
 
     pid: int
     before: int
     after: int
     answered: bool
+    closed: int = 0
 
     @property
     def freed(self) -> int:
@@ -54,13 +61,17 @@ def collect() -> None:
 
 def offer(state_dir: Path) -> None:
     """Let this process be asked from now on; only from its main thread. Raises ``OSError``."""
-    process = psutil.Process()
     folder = state_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{_namespace()}-{process.pid}-{process.create_time():.2f}"
+    path = folder / f"{_namespace()}-{os.getpid()}-{_start(os.getpid())}"
     signal.signal(SIGNAL, lambda *_: _answer(path))
     path.touch()
     deque(_others(folder), maxlen=0)
+
+
+def others(state_dir: Path) -> list[int]:
+    """Those that would be asked."""
+    return [_parts(path)[1] for path in _others(state_dir / FOLDER)]
 
 
 def ask(state_dir: Path, remaining: Callable[[], float]) -> list[Collected]:
@@ -74,10 +85,11 @@ def ask(state_dir: Path, remaining: Callable[[], float]) -> list[Collected]:
 
 def collect_here() -> Collected:
     process = psutil.Process()
-    before = process.memory_info().rss
+    before, held = process.memory_info().rss, process.num_fds()
     collect()
     after = process.memory_info().rss
-    return Collected(pid=process.pid, before=before, after=after, answered=True)
+    closed = max(held - process.num_fds(), 0)
+    return Collected(pid=process.pid, before=before, after=after, answered=True, closed=closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,7 @@ class _Asked:
     path: Path
     process: psutil.Process
     before: int
+    held: int
     last_answer: int
 
     def has_answered(self) -> bool:
@@ -95,11 +108,15 @@ class _Asked:
 
     def collected(self) -> Collected:
         try:
-            after = self.process.memory_info().rss
+            after, held = self.process.memory_info().rss, self.process.num_fds()
         except psutil.Error:
-            after = self.before
+            after, held = self.before, self.held
         return Collected(
-            pid=self.process.pid, before=self.before, after=after, answered=self.has_answered()
+            pid=self.process.pid,
+            before=self.before,
+            after=after,
+            answered=self.has_answered(),
+            closed=max(self.held - held, 0),
         )
 
 
@@ -113,7 +130,8 @@ def _ask(path: Path) -> _Asked | None:
         return None
     try:
         process = psutil.Process(pid)
-        asked = _Asked(path, process, process.memory_info().rss, path.stat().st_mtime_ns)
+        before, held = process.memory_info().rss, process.num_fds()
+        asked = _Asked(path, process, before, held, path.stat().st_mtime_ns)
         if not _is_alive(path) or not _listens(pid):
             return None
         signal.pidfd_send_signal(handle, SIGNAL)
@@ -144,7 +162,16 @@ def _answer(path: Path) -> None:
 def _others(folder: Path) -> Iterator[Path]:
     """The files of other living processes of our process namespace; those of dead ones go."""
     own, here = os.getpid(), _namespace()
-    for path in folder.glob("*-*-*"):
+    try:
+        listed = list(folder.glob("*-*-*"))
+    except PermissionError:
+        # Another user's state: their processes are not ours to ask either.
+        return
+    for path in listed:
+        if not _NAME.fullmatch(path.name):
+            # Another release's; it is not understood, and nobody is asked by it.
+            path.unlink(missing_ok=True)
+            continue
         namespace, pid, _ = _parts(path)
         if namespace != here or pid == own:
             continue
@@ -155,16 +182,19 @@ def _others(folder: Path) -> Iterator[Path]:
 
 
 def _is_alive(path: Path) -> bool:
-    _, pid, born = _parts(path)
-    try:
-        return abs(psutil.Process(pid).create_time() - born) < _SAME_BIRTH
-    except psutil.Error:
-        return False
+    _, pid, start = _parts(path)
+    return _start(pid) == start
 
 
-def _parts(path: Path) -> tuple[int, int, float]:
-    namespace, pid, born = path.name.split("-")
-    return int(namespace), int(pid), float(born)
+def _start(pid: int) -> int | None:
+    """In clock ticks since boot, so that setting the clock buries nobody; None where it is dead."""
+    found = identity(pid)
+    return int(found.split()[1]) if found else None
+
+
+def _parts(path: Path) -> tuple[int, int, int]:
+    namespace, pid, start = path.name.split("-")
+    return int(namespace), int(pid), int(start)
 
 
 def _namespace() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from recovery import places
 from recovery.components.system import memory, processes
 from recovery.components.system.collecting import Collected, ask, collect_here
@@ -17,9 +19,14 @@ MOST_NAMED = 5
 
 
 class MemoryGc(Parameters):
-    """``thresholds`` holds for every target that names none of its own."""
+    """``thresholds`` holds for every target that names none of its own.
+
+    ``recycle_above_mb``: a pool process of any worker that has ever held more is replaced by a new
+    one as soon as its task has ended, by Celery itself; without it none is.
+    """
 
     thresholds: MemoryThresholds = MemoryThresholds()
+    recycle_above_mb: float | None = Field(default=None, ge=32)
 
 
 @strategy(
@@ -43,7 +50,7 @@ def memory_gc(target: HostTarget, parameters: MemoryGc, journal: Journal) -> Non
     holders = _name_holders(journal)
     if collected is None:
         return
-    freed = _report(journal, collected)
+    freed = _report(journal, parameters, collected)
     if freed < LEAST_BYTES:
         raise NothingFreed(
             f"{len(collected)} worker processes had nothing to give back; most is held by"
@@ -52,8 +59,11 @@ def memory_gc(target: HostTarget, parameters: MemoryGc, journal: Journal) -> Non
         )
 
 
-def _report(journal: Journal, collected: list[Collected]) -> int:
+def _report(journal: Journal, parameters: MemoryGc, collected: list[Collected]) -> int:
+    most = parameters.recycle_above_mb
     for each in collected:
+        if most is not None and each.after > most * 1e6:
+            journal.note(f"process {each.pid} is replaced after its task", mb=each.after // 10**6)
         if each.freed >= LEAST_BYTES:
             journal.note(
                 f"process {each.pid} gave memory back",

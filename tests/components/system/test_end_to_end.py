@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -209,3 +210,20 @@ def test_a_cleanup_whose_worker_is_killed_is_ended_by_another(
     assert record is not None
     assert outcome(record, fleet).result is Result.RECOVERED, fleet.logs()
     assert Usage.of(str(full)).percent < 80
+
+
+def test_a_pool_process_that_is_too_large_is_replaced_after_its_task(
+    host: HostStack, fleet: Fleet
+) -> None:
+    host.write_policy(
+        {"watch": ["memory"]},
+        {"name": "memory_gc", "conditions": ["memory_pressure"], "recycle_above_mb": 32},
+    )
+    worker = fleet.start(queues=QUEUES, beat=False, concurrency=1)
+    (first,) = worker.pool_pids
+
+    record = host.recover("memory_pressure", strategy="memory_gc", force=True, reason="a test")
+
+    until(lambda: worker.pool_pids not in ([first], []), seconds=20, what="another one is there")
+    steps = host.control.redis.lrange(host.control.key("steps", record.id), 0, -1)
+    assert re.search(r"process \d+ is replaced after its task", " ".join(steps))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from recovery.components.system.probe import probe
 from recovery.components.system.target import HostTarget, NamedProcess
 from recovery.errors import NothingFreed, TargetRefused
 from tests.journals import MemoryJournal
+from tests.waiting import until
 
 EXHAUSTED = """
 import os, resource, sys
@@ -147,7 +151,8 @@ def test_a_dry_run_changes_no_limit(exhausted: Any) -> None:
     journal = repair(hungry.target(), journal=MemoryJournal(dry_run=True))
 
     assert hungry.limit == (64, 400)
-    assert [step.figures["soft"] for step in journal.steps if step.planned] == [400]
+    planned = [step.figures for step in journal.steps if step.planned]
+    assert [figures["soft"] for figures in planned if "soft" in figures] == [400]
 
 
 @pytest.mark.usefixtures("nobody")
@@ -172,3 +177,115 @@ def test_without_a_process_near_its_limit_the_nearest_are_named() -> None:
         repair(HostTarget(), journal=journal)
 
     assert any(step.text.startswith("holds descriptors") for step in journal.steps)
+
+
+FORGETFUL = """
+import resource, select, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+watch, held = select.poll(), {}
+watch.register(server, select.POLLIN)
+watch.register(sys.stdin, select.POLLIN)
+while True:
+    for number, _ in watch.poll():
+        if number == server.fileno():
+            new, _ = server.accept()
+            held[new.fileno()] = new
+            watch.register(new, 0)  # reads nothing: only an end from both sides is noticed
+        elif number in held:
+            watch.unregister(number)
+            held.pop(number).close()
+        else:
+            sys.exit()
+"""
+
+
+@pytest.fixture
+def forgetful() -> Iterator[tuple[psutil.Process, socket.socket]]:
+    """A server that keeps what its clients have closed, and one client that is still there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORGETFUL],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = ("127.0.0.1", int(process.stdout.readline()))
+    found = psutil.Process(process.pid)
+    with socket.create_connection(address) as stays:
+        for _ in range(33):
+            socket.create_connection(address).close()
+        until(lambda: found.num_fds() >= 37)
+        yield found, stays
+    process.communicate("\n")
+
+
+def waiting(process: psutil.Process) -> int:
+    """How many connections wait for the process to close them."""
+    return sum(each.status == psutil.CONN_CLOSE_WAIT for each in process.net_connections("tcp"))
+
+
+def test_connections_that_only_the_process_keeps_are_ended_where_the_policy_says_so(
+    forgetful: tuple[psutil.Process, socket.socket],
+) -> None:
+    process, stays = forgetful
+    target = HostTarget(
+        processes={"forgetful": NamedProcess(cmdline="watch, held = select.poll")},
+        watch=("processes",),
+    )
+    assert probe(target, 1).failure_type == "open_file_limit_reached"
+    assert waiting(process) == 33
+
+    for said in ({}, {"end_close_wait_after": 3600}):
+        with pytest.raises(NothingFreed, match="hard limit"):
+            repair(target, **said)
+        assert waiting(process) == 33
+    time.sleep(0.3)
+    journal = repair(target, end_close_wait_after=0.2)
+
+    assert waiting(process) == 0
+    assert process.num_fds() < 10
+    assert probe(target, 1).healthy
+    assert process.rlimit(resource.RLIMIT_NOFILE) == (40, 40)
+    (open_one,) = (c for c in process.net_connections("tcp") if c.status == "ESTABLISHED")
+    assert open_one.raddr == stays.getsockname()
+    assert any(step.figures.get("ended") == 33 for step in journal.steps)
+
+
+class Cycle:
+    """Garbage that only a collection closes."""
+
+    def __init__(self) -> None:
+        self.itself = self
+        self.held = os.open(os.devnull, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        os.close(self.held)
+
+
+def test_what_only_garbage_holds_in_our_own_process_is_closed() -> None:
+    gc.disable()
+    try:
+        for _ in range(20):
+            Cycle()
+        journal = MemoryJournal()
+        with pytest.raises(NothingFreed):
+            repair(HostTarget(), journal=journal)
+    finally:
+        gc.enable()
+
+    assert any(int(step.figures.get("closed") or 0) >= 20 for step in journal.steps)
+
+
+def test_our_own_limit_is_raised_too() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = len(list(Path("/proc/self/fd").iterdir()))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held + 2, hard))
+        repair(HostTarget())
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert raised == (min(hard, int(Path("/proc/sys/fs/nr_open").read_text())), hard)

@@ -17,6 +17,7 @@ from recovery.components.system.collecting import Collected, ask, offer
 from recovery.components.system.memory_gc import MemoryGc, memory_gc
 from recovery.components.system.target import HostTarget
 from recovery.errors import NothingFreed
+from recovery.runtime.daemonize import identity
 from tests.journals import MemoryJournal
 from tests.waiting import until
 
@@ -118,8 +119,8 @@ def test_a_process_that_never_offered_it_is_never_signalled(hoarder: Any, state_
     deaf = hoarder("deaf")
     willing = hoarder()
     (offered,) = (state_dir / "processes").iterdir()
-    born = psutil.Process(deaf.pid).create_time()
-    forged = offered.with_name(f"{offered.name.split('-')[0]}-{deaf.pid}-{born:.2f}")
+    start = (identity(deaf.pid) or "").split()[1]
+    forged = offered.with_name(f"{offered.name.split('-')[0]}-{deaf.pid}-{start}")
     forged.touch()
 
     asked = ask(state_dir, patience)
@@ -134,7 +135,7 @@ def test_a_process_id_that_another_process_has_by_now_is_not_signalled(
     process = hoarder()
     (offered,) = (state_dir / "processes").iterdir()
     namespace, pid, born = offered.name.split("-")
-    offered.rename(offered.with_name(f"{namespace}-{pid}-{float(born) - 100:.2f}"))
+    offered.rename(offered.with_name(f"{namespace}-{pid}-{int(born) - 100}"))
     elsewhere = offered.with_name(f"1-{pid}-{born}")
     elsewhere.touch()
 
@@ -153,6 +154,15 @@ def test_one_that_does_not_answer_is_said_to_be_silent(hoarder: Any, state_dir: 
         pid=process.pid, before=asked.before, after=asked.before, answered=False
     )
     process.send_signal(signal.SIGCONT)
+
+
+def test_a_file_of_another_release_asks_nobody_and_goes(hoarder: Any, state_dir: Path) -> None:
+    process = hoarder()
+    (offered,) = (state_dir / "processes").iterdir()
+    offered.with_name(f"1-{process.pid}-1795558392.02").touch()
+
+    assert [each.pid for each in ask(state_dir, patience)] == [process.pid]
+    assert list(offered.parent.iterdir()) == [offered]
 
 
 def test_the_dead_are_forgotten(hoarder: Any, state_dir: Path) -> None:

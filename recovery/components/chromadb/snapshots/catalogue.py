@@ -22,6 +22,7 @@ from recovery.errors import NoSnapshot, NotCopied
 
 MAKING = ".making-"
 REMOVING = ".removing-"
+ATTEMPT = ".attempt"
 FREE_SHARE = 0.05
 """The part of a disk that is never filled: the host needs it to live."""
 
@@ -100,6 +101,21 @@ class Catalogue:
         """Seconds since the newest was taken."""
         known = self.snapshots()
         return known[0].age(now) if known else None
+
+    def note_attempt(self) -> None:
+        """Raises ``NotCopied``."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.directory / ATTEMPT).write_text("")
+        except OSError as error:
+            raise NotCopied(f"{self.directory} cannot be written: {error.strerror}") from error
+
+    def tried_ago(self, now: datetime) -> float | None:
+        """Seconds since one was last begun, whatever became of it."""
+        try:
+            return max(now.timestamp() - (self.directory / ATTEMPT).stat().st_mtime, 0.0)
+        except FileNotFoundError:
+            return None
 
     def _folders(self) -> Iterator[Path]:
         if self.directory.is_dir():

@@ -11,12 +11,13 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from recovery.components.chromadb import exclusive
+from recovery.components.chromadb import exclusive, leftovers
+from recovery.components.chromadb.leftovers import START_SECONDS
 from recovery.components.chromadb.server import ServerProcess
 from recovery.components.chromadb.snapshots import archive, contents, manifest, verifying
 from recovery.components.chromadb.snapshots.catalogue import Catalogue
@@ -25,14 +26,15 @@ from recovery.components.chromadb.snapshots.copying import DirectoryCopy
 from recovery.components.chromadb.snapshots.manifest import Manifest
 from recovery.components.chromadb.target import ChromaTarget, Method
 from recovery.deadline import Deadline
-from recovery.errors import NotConfigured, NotCopied, RemedyError, SnapshotDamaged
+from recovery.errors import NotConfigured, NotCopied, SnapshotDamaged
 from recovery.runtime import Remaining
 
 ROUNDS = 3
 """A copy that does not read may have met an index in the middle of being saved: taken again."""
-START_SECONDS = 60.0
-"""What a server may take to be back, whatever time is left."""
 BUSY_SECONDS = 10.0
+
+AGAIN_SECONDS = 900.0
+"""How long the schedule leaves a target alone after an attempt that failed."""
 
 Note = Callable[[str], None]
 
@@ -68,8 +70,10 @@ def take(
     how = method or target.snapshots.method
     remaining = Deadline(target.snapshots.timeout).remaining
     with exclusive.alone(path, BUSY_SECONDS):
+        leftovers.settle(path)
         exclusive.start_again(target, path, Deadline(START_SECONDS).remaining)
         catalogue.sweep()
+        catalogue.note_attempt()
         for number in range(ROUNDS):
             try:
                 made = _Taking(target, ref, path, catalogue, how, remaining).run()
@@ -224,12 +228,6 @@ def is_due(target: ChromaTarget, now: datetime) -> bool:
         return False
     _, catalogue = settings(target)
     age = catalogue.newest_age(now)
-    return age is None or age >= interval
-
-
-def settle(target: ChromaTarget) -> None:
-    """Start a server that a killed snapshot left stopped; nothing where another is at work."""
-    if target.path is None or not exclusive.is_noted_stopped(target.path):
-        return
-    with suppress(RemedyError), exclusive.alone(target.path, 0):
-        exclusive.start_again(target, target.path, Deadline(START_SECONDS).remaining)
+    tried = catalogue.tried_ago(now)
+    may_try = tried is None or tried >= min(interval, AGAIN_SECONDS)
+    return may_try and (age is None or age >= interval)
