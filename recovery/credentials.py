@@ -38,7 +38,7 @@ def reveal(secret: SecretStr | None, file: Path | None) -> str | None:
     return content
 
 
-def made(file: Path) -> str:
+def make_once(file: Path) -> str:
     """A secret for this machine's own user, made once and kept; raises ``SetupError``."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,3 +52,8 @@ def made(file: Path) -> str:
             return secret
     except OSError as error:
         raise SetupError(f"cannot keep a secret in {file}: {error.strerror}") from error
+
+
+def named(variable: str) -> str | None:
+    """A secret by the name of its environment variable; an empty one is none."""
+    return os.environ.get(variable) or None

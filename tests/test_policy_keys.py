@@ -27,6 +27,7 @@ REDIS = "recovery.redis.targets"
 RUNTIME = "*.runtime"
 CHROMA = "recovery.chromadb.targets"
 SYSTEM = "recovery.system.targets"
+WEBUI = "recovery.openwebui.targets"
 REBUILD = "recovery.chromadb.strategies.index_rebuild"
 CLEANUP = "recovery.system.strategies.disk_cleanup"
 
@@ -242,12 +243,35 @@ BEHAVIOUR = {
     "http.max_streams": "test_streams_have_a_limit_and_are_given_back",
     "http.metrics_textfile": "test_a_text_file_is_written_again_at_every_interval",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
+    f"{WEBUI}.base_url": "test_a_healthy_one_has_its_figures",
+    f"{WEBUI}.email": "test_a_refused_token_is_replaced_by_one_that_works",
+    f"{WEBUI}.password": "test_a_wrong_password_is_for_a_person_and_not_tried_again",
+    f"{WEBUI}.password_file": "test_a_password_that_a_person_changed_is_tried_at_once",
+    f"{WEBUI}.api_key": "test_an_api_key_is_proven_and_handed_to_applications",
+    f"{WEBUI}.api_key_file": "test_an_api_key_outlives_a_change_of_the_secret",
+    f"{WEBUI}.login_path": "test_the_old_path_is_a_setting_and_wrong_on_todays_servers",
+    f"{WEBUI}.tls_ca_file": "test_a_certificate_is_trusted_by_its_own_authority_alone",
+    f"{WEBUI}.model": "test_a_model_that_is_not_listed_is_unavailable",
+    f"{WEBUI}.thresholds.latency_ms": "test_an_answer_later_than_the_threshold_is_high_latency",
+    f"{WEBUI}.answer_timeout": "test_each_way_of_not_answering_has_its_name_and_its_end",
+    f"{WEBUI}.completion_timeout": "test_a_listed_model_that_is_dead_is_found_by_asking_it",
+    f"{WEBUI}.test_completion": "test_a_model_is_asked_when_the_policy_says_so",
+    f"{WEBUI}.refresh_before": "test_a_token_is_renewed_before_its_end",
+    f"{WEBUI}.return_after": "test_they_are_led_back_once_it_has_been_healthy_for_a_while",
+    f"{WEBUI}.direct.provider": "test_an_openai_compatible_provider_is_another_road",
+    f"{WEBUI}.direct.base_url": "test_applications_are_led_to_a_road_that_was_proven",
+    f"{WEBUI}.direct.model": "test_applications_are_led_to_a_road_that_was_proven",
+    f"{WEBUI}.direct.api_key_env": "test_a_host_without_the_key_proves_nothing",
+    f"{WEBUI}.direct.api_key_file": "test_the_key_may_be_in_a_file",
+    f"{WEBUI}.direct.headers": "test_headers_and_version_of_the_policy_are_sent",
+    f"{WEBUI}.direct.anthropic_version": "test_headers_and_version_of_the_policy_are_sent",
+    f"{WEBUI}.direct.max_tokens": "test_applications_are_led_to_a_road_that_was_proven",
+    f"{WEBUI}.direct.test": "test_the_listing_of_models_proves_it_without_a_completion",
+    "recovery.openwebui.strategies.model_failover.fallback_models": "test_the_fallbacks_are_the_policys_in_its_order",
+    "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "test_a_policy_that_forbids_the_mode_leads_around_without_it",
 }
 
-WAITING = {
-    "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
-    "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
-}
+WAITING: dict[str, str] = {}
 
 
 def keys(annotation: Any, path: str = "") -> Iterator[str]:

@@ -38,14 +38,14 @@ def flower(
       recovery flower --host 0.0.0.0 --password-file /etc/recovery/flower-password
     """
     from recovery.config import Environment
-    from recovery.credentials import made, reveal
+    from recovery.credentials import make_once, reveal
     from recovery.errors import SetupError
 
     if find_spec("flower") is None:
         raise SetupError(f"Flower is not installed: {REMEDY}")
     if password_file is None:
         kept = Environment.read().state_dir / PASSWORD_NAME
-        password = made(kept)
+        password = make_once(kept)
         click.echo(f"sign in as {user}; the password is in {kept}")
     else:
         password = reveal(None, password_file) or ""

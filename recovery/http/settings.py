@@ -86,7 +86,7 @@ def settle(
             "RECOVERY_HTTP_TOKEN_FILE or http.token_file, or listen on 127.0.0.1"
         )
     made = None if token else environment.state_dir / MADE_TOKEN_NAME
-    known = token or made(environment.state_dir / MADE_TOKEN_NAME)
+    known = token or make_once(environment.state_dir / MADE_TOKEN_NAME)
     _check(known, read_token)
     return Settings(
         host=address,
