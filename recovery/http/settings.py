@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from recovery.credentials import reveal
+from recovery.credentials import make_once, reveal
 from recovery.environment import secret
 from recovery.errors import ConfigError, TargetRefused
 
