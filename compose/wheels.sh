@@ -6,7 +6,7 @@
 #   EXTRAS=docker,http compose/wheels.sh … for an image with fewer components
 #   PYTHON=python3.12 compose/wheels.sh …  an interpreter of the same minor version as the image's
 #
-# Needs uv, and a Docker engine that has the base image.
+# Needs uv, as a command or in that interpreter, and a Docker engine that has the base image.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,6 +20,8 @@ version=$(docker run --rm --network none --entrypoint python3 "$base" \
   -c 'import platform; print(platform.python_version())')
 python=${PYTHON:-python${version%.*}}
 command -v "$python" >/dev/null || { say "$base has Python $version: set PYTHON to a ${version%.*}"; exit 1; }
+
+uv() { if type -P uv >/dev/null; then command uv "$@"; else "$python" -m uv "$@"; fi; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
