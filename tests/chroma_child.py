@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import select
 import sys
@@ -125,6 +126,27 @@ def remove(path: str, said: dict[str, Any]) -> dict[str, Any]:
     return {"records": docs.count()}
 
 
+def right(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """How many records of ``docs`` give the vector that they were given, in its direction."""
+    docs = client(path).get_collection("docs")
+    drawn = vectors(said["count"], said["dimension"])
+    found = 0
+    for offset in range(0, docs.count(), PAGE):
+        try:
+            got = docs.get(offset=offset, limit=PAGE, include=["embeddings"])
+        except Exception:  # noqa: BLE001 - what cannot be read is not right
+            continue
+        for name, vector in zip(got["ids"], got["embeddings"], strict=True):
+            given = drawn[int(name.removeprefix("id-"))]
+            found += is_alike(vector.tolist(), given)
+    return {"right": found}
+
+
+def is_alike(one: list[float], other: list[float]) -> bool:
+    product = sum(a * b for a, b in zip(one, other, strict=True))
+    return product > 0.999 * math.hypot(*one) * math.hypot(*other)
+
+
 def contents(path: str, said: dict[str, Any]) -> dict[str, Any]:
     """Every collection with its settings and all of each record."""
     found = {}
@@ -179,6 +201,7 @@ if __name__ == "__main__":
         "keep_adding": keep_adding,
         "query": query,
         "remove": remove,
+        "right": right,
         "update": update,
     }
     say(actions[action](path, json.loads(rest[0]) if rest else {}))
