@@ -99,7 +99,9 @@ def delete(path: str, said: dict[str, Any]) -> dict[str, Any]:
 def add_saved(path: str, said: dict[str, Any]) -> dict[str, Any]:
     """A collection of 1,200 × 8, whose index was saved once."""
     settings = {"space": said.get("space", "l2"), "max_neighbors": said.get("max_neighbors", 16)}
-    made = client(path).create_collection(said["name"], configuration={"hnsw": settings})
+    place = {key: said[key] for key in ("tenant", "database") if key in said}
+    opened = chromadb.PersistentClient(path, Settings(anonymized_telemetry=False), **place)
+    made = opened.create_collection(said["name"], configuration={"hnsw": settings})
     names = [f"id-{number}" for number in range(1_200)]
     made.add(ids=names, embeddings=vectors(1_200, 8, seed=5))
     return {"records": made.count()}
