@@ -114,6 +114,7 @@ imports = (
     "workers.dispatcher",
     "workers.redis",
     "workers.chromadb",
+    "workers.openwebui",
     "workers.snapshots",
     "workers.system",
     "workers.notify",
@@ -152,6 +153,11 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "task": "recovery.visit_hosts",
         "schedule": 300.0,
         "options": {"expires": 300.0, "ignore_result": True},
+    },
+    "follow-routes": {
+        "task": "recovery.openwebui.follow_routes",
+        "schedule": 10.0,
+        "options": {"expires": 10.0, "ignore_result": True},
     },
     # A day is sealed within the hour after its end, and a seal that failed is tried again.
     "seal-audit": {

@@ -11,7 +11,7 @@ from recovery.admission import RECORD_TTL_SECONDS
 from recovery.events import ALL_ELSE_FAILED, Outcome, Result
 
 if TYPE_CHECKING:
-    from recovery.config import DegradedModePolicy, Policy
+    from recovery.config import DegradedModePolicy, Policy, StrategyPolicy
     from recovery.controlplane import ControlPlane
     from recovery.records import Recovery
 
@@ -41,12 +41,13 @@ def conclude(
     target = recovery.target
     strategy = policy.strategy(target.component, recovery.strategy)
     mode = policy.degraded_mode(target)
+    if outcome.result is Result.REROUTED and not strategy.parameters.sets_degraded_mode:
+        mode = None
     past = {
         "strategy": recovery.strategy,
         "failure_type": recovery.event.failure_type,
         "result": outcome.result.value,
     }
-    is_final = strategy.declaration.destructive or ALL_ELSE_FAILED in strategy.conditions
     answer, _level, _entry = control.run(
         "conclude",
         recovery.id,
@@ -62,12 +63,22 @@ def conclude(
         int(policy.limits(target).cooldown_seconds * 1000),
         _as_json(mode),
         policy.escalation.failures_for_level_3,
-        int(is_final and outcome.result is Result.FAILED),
+        _why_a_person(strategy, outcome),
         RECORD_TTL_SECONDS,
         policy.severity(target.component, recovery.strategy),
         ",".join(str(bound) for bound in DURATION_BUCKETS),
     )
     return Conclusion(answer)
+
+
+def _why_a_person(strategy: StrategyPolicy, outcome: Outcome) -> str:
+    """Why this failure alone calls somebody; empty where it does not."""
+    if outcome.result is not Result.FAILED:
+        return ""
+    if outcome.needs_person:
+        return f"{strategy.name}: {outcome.detail}"
+    is_final = strategy.declaration.destructive or ALL_ELSE_FAILED in strategy.conditions
+    return f"{strategy.name} is the last resort, and it failed" if is_final else ""
 
 
 def degrade(control: ControlPlane, policy: Policy, recovery: Recovery) -> None:

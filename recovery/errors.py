@@ -21,6 +21,7 @@ RecoveryError
 └── RemedyError               a remedy could not do its work
     ├── TargetUnreachable     the target does not answer                     (transient)
     ├── TargetRefused         the target answers, and says no: credentials, permissions
+    │   └── CredentialsRefused    and will do so until a person changes them
     ├── StillUnhealthy        the remedy ran; the probe does not agree       (transient)
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
@@ -41,6 +42,8 @@ RecoveryError
     ├── WrongProcess          what answers is not what was started: the policy names another
     ├── NotKept               what is to be brought back is not there: undone, discarded, lost
     ├── WouldOverwrite        what is to be brought back has newer data under the same names
+    ├── SignInsLimited        the target takes no more sign-ins of this account for a while
+    ├── MemoryAway            what is remembered of the target cannot be reached (transient)
     ├── VectorsLost           no vector is left of some records, and nothing gives them anew
     ├── EmbeddingUnavailable  the policy's embedding function cannot be had, or gives other vectors
     ├── NothingFreed          the remedy found nothing that it could give back
@@ -64,6 +67,7 @@ class RecoveryError(Exception):
 
     code: ClassVar[str] = "error"
     transient: ClassVar[bool] = False
+    needs_person: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, facts: Facts | None = None) -> None:
@@ -279,6 +283,22 @@ class NotKept(RemedyError):
 
 class WouldOverwrite(RemedyError):
     code = "would_overwrite"
+
+
+class CredentialsRefused(TargetRefused):
+    code = "credentials_refused"
+    needs_person = True
+
+
+class SignInsLimited(RemedyError):
+    """``facts``: ``retry_after``, in seconds."""
+
+    code = "sign_ins_limited"
+
+
+class MemoryAway(RemedyError):
+    code = "memory_away"
+    transient = True
 
 
 class VectorsLost(RemedyError):

@@ -54,9 +54,10 @@ class Stage(StrEnum):
 
 
 class Result(StrEnum):
-    """How a recovery ended."""
+    """How a recovery ended. ``rerouted``: the target is as it was; people are served past it."""
 
     RECOVERED = "recovered"
+    REROUTED = "rerouted"
     FAILED = "failed"
     NOT_NEEDED = "not_needed"
     DRY_RUN = "dry_run"
@@ -70,11 +71,17 @@ class Result(StrEnum):
     @property
     def is_attempt(self) -> bool:
         """True where the remedy ran, so that the recovery counts against the hour's limit."""
-        return self in (Result.RECOVERED, Result.FAILED)
+        return self in (Result.RECOVERED, Result.REROUTED, Result.FAILED)
 
     @property
     def is_good(self) -> bool:
-        return self in (Result.RECOVERED, Result.NOT_NEEDED, Result.DRY_RUN, Result.UNDONE)
+        return self in (
+            Result.RECOVERED,
+            Result.REROUTED,
+            Result.NOT_NEEDED,
+            Result.DRY_RUN,
+            Result.UNDONE,
+        )
 
 
 class Verdict(StrEnum):
@@ -97,6 +104,7 @@ class Refusal(StrEnum):
     BUSY = "busy"
     AWAITING_APPROVAL = "awaiting_approval"
     NO_REMEDY = "no_remedy"
+    REROUTED = "rerouted"
     NOT_KEPT = "not_kept"
     INVALID = "invalid"
 
@@ -246,13 +254,19 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a recovery ended, with what the probes read before and after."""
+    """How a recovery ended, with what the probes read before and after.
+
+    ``proof``: what was probed instead of the target, where the remedy leads around it.
+    ``needs_person``: nothing automatic will do better.
+    """
 
     result: Result
     error: str | None = None
     detail: str = ""
     before: ProbeReport | None = None
     after: ProbeReport | None = None
+    proof: ProbeReport | None = None
+    needs_person: bool = False
     attempts: int = 0
     duration: float = 0.0
 
@@ -263,7 +277,7 @@ class Outcome:
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         known = dict(plain)
         known["result"] = Result(known["result"])
-        for probe in ("before", "after"):
+        for probe in ("before", "after", "proof"):
             if known.get(probe):
                 known[probe] = ProbeReport.from_dict(known[probe])
         return cls(**known)

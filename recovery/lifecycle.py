@@ -1,7 +1,8 @@
 """What happens around every remedy: claim, probe, act, probe, conclude.
 
 A recovery is a success only when a probe of the real target says so. An undo goes the same way; it
-is a success when what was removed is verified to be back, whatever that does to the target.
+is a success when what was removed is verified to be back, whatever that does to the target. A
+remedy that leads people around its target succeeds when the other road answers.
 Everything here may be killed at any line: what must not happen twice is written down before and
 after it happens, and whoever resumes the recovery reads that first.
 """
@@ -34,13 +35,14 @@ from recovery.errors import (
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
 from recovery.journal import RecordingJournal, Told, tell_nobody
 from recovery.keeping import KeptFolder, KeptState
+from recovery.memory import TargetMemory
 from recovery.messages import FIGURES
-from recovery.strategy import Scope, find_component, find_probe, find_undo
+from recovery.strategy import Scope, find_component, find_probe, find_proof, find_undo
 
 if TYPE_CHECKING:
     from recovery.config import Policy, StrategyPolicy
     from recovery.controlplane import ControlPlane
-    from recovery.strategy import TargetModel
+    from recovery.strategy import Probe, TargetModel
 
 CONCLUDE_SECONDS = 20.0
 """How long a conclusion is retried while the control plane is away."""
@@ -121,9 +123,11 @@ class _Attempt:
         self.lease = lease
         self.lost = lost
         self.stopped_by = stopped_by
+        memory = TargetMemory(control, record.target, recovery_id=record.id, fence=lease.fence)
+        self.target: TargetModel = policy.target(record.target).reminded(memory)
         self.told = told
-        self.target: TargetModel = policy.target(record.target)
         self.probe = find_probe(record.target.component)
+        self.proof = find_proof(record.target.component, strategy.name)
         self.shelf = holdings.shelf(control, policy, Environment.read())
         # A remedy that was not asked to say so is taken to have changed something.
         self.has_changed = True
@@ -178,7 +182,10 @@ class _Attempt:
         if self.record.stage is Stage.ACTED:
             return False
         insisted = self.record.event.force or self.record.forced or self.record.dry_run
-        return insisted or self.strategy.declaration.judges_itself
+        # Where people were led around the target already, they are led on: nothing brings them
+        # back but health that lasts.
+        begun = self.proof is not None and self.attempts > 0
+        return insisted or begun or self.strategy.declaration.judges_itself
 
     def _doubt(self, found: ProbeReport) -> Outcome | Skipped | None:
         """An ending without harm, where two looks do not agree that what can harm is needed."""
@@ -291,6 +298,8 @@ class _Attempt:
     def _judge(self, error: RemedyError | None) -> Ending:
         """Ask the target itself; a remedy that reported no error has proved nothing yet."""
         after = self._probe()
+        if self.proof is not None and error is None:
+            return self._judge_detour(after, self._look(self.proof))
         if after.healthy and error is None:
             idle = self.record.attempts == 0 and not self.has_changed
             was_healthy = self.before is not None and self.before.healthy
@@ -301,6 +310,13 @@ class _Attempt:
         if self.deadline.left() <= 0 and not isinstance(error, DeadlineExceeded):
             error = DeadlineExceeded(f"{error} ({self.strategy.timeout_seconds:g} s are over)")
         return self._retry(error) or self._conclude(Result.FAILED, error, after)
+
+    def _judge_detour(self, after: ProbeReport, proof: ProbeReport) -> Ending:
+        """Success is an answer on the other road; of the target nothing is claimed."""
+        if proof.healthy:
+            return self._conclude(Result.REROUTED, after=after, proof=proof)
+        error = StillUnhealthy(f"the other road has {proof.failure_type}: {proof.summary}")
+        return self._retry(error) or self._conclude(Result.FAILED, error, after, proof)
 
     def _retry(self, error: RemedyError) -> RetryLater | None:
         """Hold the target for another attempt where one is left and may help."""
@@ -318,7 +334,11 @@ class _Attempt:
         return self.strategy.backoff_seconds * factor
 
     def _conclude(
-        self, result: Result, error: RemedyError | None = None, after: ProbeReport | None = None
+        self,
+        result: Result,
+        error: RemedyError | None = None,
+        after: ProbeReport | None = None,
+        proof: ProbeReport | None = None,
     ) -> Outcome | Skipped:
         outcome = Outcome(
             result=result,
@@ -326,6 +346,8 @@ class _Attempt:
             detail=str(error) if error else "",
             before=self.before,
             after=after,
+            proof=proof,
+            needs_person=error is not None and error.needs_person,
             attempts=self.attempts,
             duration=self._elapsed(),
         )
@@ -353,9 +375,12 @@ class _Attempt:
         return answer
 
     def _probe(self) -> ProbeReport:
+        return self._look(self.probe)
+
+    def _look(self, probe: Probe) -> ProbeReport:
         """What cannot be probed is not healthy: a probe's own crash proves nothing."""
         try:
-            return self.probe(self.target, self._probe_timeout())
+            return probe(self.target, self._probe_timeout())
         except Exception as error:
             log.exception("probe crashed")
             return ProbeReport(
@@ -383,8 +408,9 @@ def _sentence(record: records.Recovery, outcome: Outcome) -> str:
     proof = outcome.after or outcome.before
     found = f"; the probe finds it {proof.failure_type or 'healthy'}" if proof else ""
     figures = f" ({proof.summary})" if proof and proof.summary else ""
+    other = f"; past it: {outcome.proof.summary}" if outcome.proof else ""
     return (
         f"{record.target}: {outcome.result.value} by {record.strategy}"
         f" after {outcome.duration:.2f} s and {outcome.attempts} attempts,"
-        f" because of {reason}{found}{figures}"
+        f" because of {reason}{found}{figures}{other}"
     )

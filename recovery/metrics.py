@@ -38,12 +38,17 @@ class StrategyFigures:
     buckets: Counter[float] = field(default_factory=Counter)
 
     @property
+    def succeeded(self) -> int:
+        """What was mended, and what people were led around with proof."""
+        return self.results[Result.RECOVERED] + self.results[Result.REROUTED]
+
+    @property
     def runs(self) -> int:
-        return self.results[Result.RECOVERED] + self.results[Result.FAILED]
+        return self.succeeded + self.results[Result.FAILED]
 
     @property
     def success_rate(self) -> float | None:
-        return self.results[Result.RECOVERED] / self.runs if self.runs else None
+        return self.succeeded / self.runs if self.runs else None
 
     @property
     def average_seconds(self) -> float | None:
@@ -81,13 +86,18 @@ class Snapshot:
         return sum(figures.results[Result.RECOVERED] for figures in self.strategies)
 
     @property
+    def rerouted(self) -> int:
+        return sum(figures.results[Result.REROUTED] for figures in self.strategies)
+
+    @property
     def failed(self) -> int:
         return sum(figures.results[Result.FAILED] for figures in self.strategies)
 
     @property
     def success_rate(self) -> float | None:
-        runs = self.recovered + self.failed
-        return self.recovered / runs if runs else None
+        succeeded = self.recovered + self.rerouted
+        runs = succeeded + self.failed
+        return succeeded / runs if runs else None
 
 
 def snapshot(control: ControlPlane) -> Snapshot:

@@ -17,6 +17,7 @@ import structlog
 from recovery import observations
 from recovery.controlplane import reachable
 from recovery.events import ProbeReport, TargetRef
+from recovery.memory import reminded
 from recovery.observations import Depth, Follow, Judgement
 from recovery.strategy import find_component, find_light_probe, find_probe
 
@@ -124,7 +125,7 @@ def look(
     one that is not believed yet.
     """
     while True:
-        report, latency_ms = probe(policy, one.target, one.depth)
+        report, latency_ms = probe(control, policy, one.target, one.depth)
         wants_event = report.failure_type in policy.failure_types(one.target.component)
         judged = observations.record(
             control,
@@ -141,14 +142,16 @@ def look(
         pause(policy.detection.confirm_after)
 
 
-def probe(policy: Policy, ref: TargetRef, depth: Depth) -> tuple[ProbeReport, float]:
+def probe(
+    control: ControlPlane, policy: Policy, ref: TargetRef, depth: Depth
+) -> tuple[ProbeReport, float]:
     """One probe, and its latency in milliseconds: the target's own where it tells one."""
     settings = policy.probing(ref)
     find = find_light_probe if depth is Depth.LIGHT else find_probe
     ask = find(ref.component)
     began = time.perf_counter()
     try:
-        report = ask(policy.target(ref), _timeout(ref, settings))
+        report = ask(reminded(control, policy, ref), _timeout(ref, settings))
     except Exception as error:
         # What cannot be probed is not healthy; and what is wrong here is no failure of the target.
         log.exception("probe crashed", target=str(ref))

@@ -61,13 +61,12 @@ def change(
     *,
     recovery_id: str | None = None,
     fence: str | None = None,
-    generation: int | None = None,
     **changes: Any,
-) -> Route | None:
+) -> Route:
     """Merge ``changes`` into the target's route and publish it; the route that then holds.
 
-    ``fence``: only while this lease is the target's; else raises ``LeaseLost``. ``generation``:
-    only where the route has not changed since; else ``None``. What changes nothing is not told.
+    ``fence``: only while this lease is the target's. What changes nothing is not told. Raises
+    ``LeaseLost`` and ``ControlPlaneUnavailable``.
     """
     unknown = set(changes) - CHANGEABLE
     if unknown:
@@ -78,11 +77,10 @@ def change(
         json.dumps(changes, separators=(",", ":")),
         recovery_id or "",
         fence or "",
-        "" if generation is None else generation,
     )
     if answer == "lost":
         raise LeaseLost(f"the lease of {target} was lost before its route was changed")
-    return None if answer == "changed_meanwhile" else Route.from_json(text)
+    return Route.from_json(text)
 
 
 def _parsed(target: str, text: str) -> Route | None:

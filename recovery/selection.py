@@ -65,6 +65,9 @@ def _spent(
     for outcome in past:
         if now_ms - outcome.at_ms > LADDER_MEMORY_SECONDS * 1000:
             break
+        if outcome.result is Result.REROUTED:
+            # It left the failure where it was, on purpose: the same one says nothing against it.
+            continue
         if outcome.result is Result.FAILED:
             spent.add(outcome.strategy)
         elif outcome.failure_type == failure_type:

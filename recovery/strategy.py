@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from recovery.errors import InvalidEvent
 from recovery.events import Figure, ProbeReport
+from recovery.routes import Route
 
 T = TypeVar("T")
 
@@ -54,6 +55,11 @@ class Parameters(StrictModel):
     def lack(self) -> str | None:
         """What the policy must say before the strategy can run; None where it can."""
         return None
+
+    @property
+    def sets_degraded_mode(self) -> bool:
+        """Whether the degraded mode is set where the strategy leads people around its target."""
+        return True
 
 
 class Scope(StrictModel):
@@ -114,6 +120,37 @@ class TargetModel(StrictModel):
     def contradiction(self) -> str | None:
         """What cannot be as the policy says, once the target is completed."""
         return None
+
+    def reminded(self, memory: Memory) -> Self:  # noqa: ARG002 - for the models that override it
+        """The target with what the control plane remembers of it; most need nothing of that."""
+        return self
+
+
+class Memory(Protocol):
+    """What the control plane remembers of one target for every host; asked anew at each call.
+
+    Every call raises ``MemoryAway``. ``recovery_id`` is None outside of a recovery.
+    """
+
+    recovery_id: str | None
+
+    def route(self) -> Route | None:
+        """By which road applications reach it now; None where nobody has said so yet."""
+        ...
+
+    def reroute(self, **changes: Any) -> Route:
+        """Change the route and tell applications, in one step; raises ``LeaseLost``."""
+        ...
+
+    def hold(self, name: str, value: str, seconds: float) -> bool:
+        """Remember a value for so long, on every host; False where the name has one already."""
+        ...
+
+    def held(self, name: str) -> str | None: ...
+
+    def drop(self, name: str, value: str) -> None:
+        """Forget it, where it still is this value."""
+        ...
 
 
 class Kept(Protocol):
@@ -201,6 +238,8 @@ class FailureType:
 class Strategy:
     """A named remedy of a component; ``remedy`` is None where this release only knows its name.
 
+    ``proof`` is a ``module:function`` reference to a probe that proves this remedy instead of the
+    component's: one that leads people around the target does not mend it, and says so.
     ``safe_alone``: a host may run it without the control plane's leave, as nothing is lost and
     nothing harmed when two do so at once. ``judges_itself``: the remedy finds out what is wrong
     with what it changes, and changes nothing else, so that a healthy probe does not spare it.
@@ -222,6 +261,7 @@ class Strategy:
     degrades: bool = False
     undo: str | None = None
     discard: str | None = None
+    proof: str | None = None
     timeout_seconds: float = 5.0
     max_retries: int = 0
     backoff_seconds: float = 0.5
@@ -274,6 +314,7 @@ def strategy(
     degrades: bool = False,
     undo: str | None = None,
     discard: str | None = None,
+    proof: str | None = None,
     timeout_seconds: float = 5.0,
     max_retries: int = 0,
     backoff_seconds: float = 0.5,
@@ -295,6 +336,7 @@ def strategy(
             degrades=degrades,
             undo=undo,
             discard=discard,
+            proof=proof,
             timeout_seconds=timeout_seconds,
             max_retries=max_retries,
             backoff_seconds=backoff_seconds,
@@ -366,6 +408,15 @@ def find_undo(component: str, name: str) -> Undo | None:
     if reference is None:
         return None
     found: Undo = _load(reference)
+    return found
+
+
+@cache
+def find_proof(component: str, name: str) -> Probe | None:
+    reference = find_strategy(component, name).proof
+    if reference is None:
+        return None
+    found: Probe = _load(reference)
     return found
 
 

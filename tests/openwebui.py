@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import (
     HTMLResponse,
@@ -88,9 +89,11 @@ class OpenWebui:
             Route("/api/chat/completions", self.complete, methods=["POST"]),
             Route("/{anything:path}", self.page),
         ]
-        self.server = WebServer(
-            Starlette(routes=[self._odd(route) for route in routes]), tls=self.tls
+        app = Starlette(
+            routes=[self._odd(route) for route in routes],
+            exception_handlers={HTTPException: _as_fastapi_does},
         )
+        self.server = WebServer(app, tls=self.tls)
 
     @property
     def url(self) -> str:
@@ -107,19 +110,31 @@ class OpenWebui:
         """The status of each sign-in."""
         return [status for _, _, status in self.sign_ins]
 
-    def token(self, expires_in: float | None = None) -> str:
-        """A token as a sign-in makes them."""
+    def token(self, expires_in: float | None = None, made_ago: float = 0.0) -> str:
+        """A token as a sign-in makes them, or made one ``made_ago`` seconds ago."""
         lives = self.expires_in if expires_in is None else expires_in
-        claims: dict[str, Any] = {"id": "user-1", "jti": str(time.time_ns())}
+        claims: dict[str, Any] = {
+            "id": "user-1",
+            "jti": str(time.time_ns()),
+            "iat": int(time.time()),
+        }
         if lives is not None:
             claims["exp"] = int(time.time() + lives)
         signed = f"{_b64({'alg': 'HS256', 'typ': 'JWT'})}.{_b64(claims)}"
         return f"{signed}.{self._signature(signed)}"
 
+    @staticmethod
+    def ends(expires_in: float) -> float:
+        return float(int(time.time() + expires_in))
+
     def api_key(self) -> str:
         key = f"sk-{hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:32]}"
         self.api_keys[key] = EMAIL
         return key
+
+    def fill_limiter(self, email: str) -> None:
+        """Somebody else has signed in too often."""
+        self._limiter = [(time.monotonic(), email)] * SIGN_INS
 
     def forget_sign_ins(self) -> None:
         """The limiter's window has passed."""
@@ -161,7 +176,7 @@ class OpenWebui:
                 " logging in again.",
             )
         if self.odd_sign_in is not None:
-            return JSONResponse(self.odd_sign_in)
+            return Response(json.dumps(self.odd_sign_in), media_type="application/json")
         token = self.token()
         user = {"id": "user-1", "email": email, "name": "Recovery", "role": "admin"}
         expires = _claims(token).get("exp")
@@ -325,6 +340,11 @@ class OpenWebui:
             "maintenance": HTMLResponse("<h1>Down for maintenance</h1>", 503, headers=wait),
         }
         return odd.get(mode)
+
+
+async def _as_fastapi_does(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _detail(error.status_code, error.detail)
 
 
 def _detail(status: int, detail: str) -> Response:

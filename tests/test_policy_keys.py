@@ -27,6 +27,7 @@ REDIS = "recovery.redis.targets"
 RUNTIME = "*.runtime"
 CHROMA = "recovery.chromadb.targets"
 SYSTEM = "recovery.system.targets"
+WEBUI = "recovery.openwebui.targets"
 REBUILD = "recovery.chromadb.strategies.index_rebuild"
 CLEANUP = "recovery.system.strategies.disk_cleanup"
 
@@ -70,6 +71,7 @@ BEHAVIOUR = {
     f"{CHROMA}.snapshots.keep": "test_only_so_many_are_kept",
     f"{CHROMA}.snapshots.grace": "test_a_server_that_does_not_end_is_never_killed_for_a_snapshot",
     f"{CHROMA}.snapshots.timeout": "test_a_snapshot_that_takes_too_long_does_not_count",
+    "recovery.chromadb.strategies.orphan_removal.older_than": "test_folders_of_deleted_collections_are_found_removed_and_brought_back",
     "integration.snapshot_dir": "test_each_target_has_a_folder_of_its_own_below_the_snapshot_dir",
     "integration.chromadb_rollback_enabled": "test_a_rollback_that_is_switched_off_is_no_rung",
     "recovery.chromadb.strategies.snapshot_rollback.script": "test_the_playbooks_script_is_read_and_never_run",
@@ -134,6 +136,7 @@ BEHAVIOUR = {
     f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     "recovery.system.strategies.file_handle_cleanup.end_close_wait_after": "test_connections_that_only_the_process_keeps_are_ended_where_the_policy_says_so",
     "recovery.system.strategies.memory_gc.recycle_above_mb": "test_a_pool_process_that_is_too_large_is_replaced_after_its_task",
+    "failsafe.reserve_mb": "test_a_reserve_is_given_up_on_a_full_disk_and_taken_back",
     f"{SYSTEM}.processes.worker": "test_a_worker_of_ours_that_takes_nothing_is_hung_and_restarted",
     f"{SYSTEM}.processes.socket": "test_a_socket_file_has_to_be_listened_on",
     f"{SYSTEM}.processes.url": "test_a_hung_server_still_accepts_and_is_restarted_as_it_does_not_answer",
@@ -242,12 +245,35 @@ BEHAVIOUR = {
     "http.max_streams": "test_streams_have_a_limit_and_are_given_back",
     "http.metrics_textfile": "test_a_text_file_is_written_again_at_every_interval",
     "integration.consume_celery_default_queue": "test_a_producer_that_has_only_celery_needs_no_queue_name",
+    f"{WEBUI}.base_url": "test_a_healthy_one_has_its_figures",
+    f"{WEBUI}.email": "test_a_refused_token_is_replaced_by_one_that_works",
+    f"{WEBUI}.password": "test_a_wrong_password_is_for_a_person_and_not_tried_again",
+    f"{WEBUI}.password_file": "test_a_password_that_a_person_changed_is_tried_at_once",
+    f"{WEBUI}.api_key": "test_an_api_key_is_proven_and_handed_to_applications",
+    f"{WEBUI}.api_key_file": "test_an_api_key_outlives_a_change_of_the_secret",
+    f"{WEBUI}.login_path": "test_the_old_path_is_a_setting_and_wrong_on_todays_servers",
+    f"{WEBUI}.tls_ca_file": "test_a_certificate_is_trusted_by_its_own_authority_alone",
+    f"{WEBUI}.model": "test_a_model_that_is_not_listed_is_unavailable",
+    f"{WEBUI}.thresholds.latency_ms": "test_an_answer_later_than_the_threshold_is_high_latency",
+    f"{WEBUI}.answer_timeout": "test_each_way_of_not_answering_has_its_name_and_its_end",
+    f"{WEBUI}.completion_timeout": "test_a_listed_model_that_is_dead_is_found_by_asking_it",
+    f"{WEBUI}.test_completion": "test_a_model_is_asked_when_the_policy_says_so",
+    f"{WEBUI}.refresh_before": "test_a_token_is_renewed_before_its_end",
+    f"{WEBUI}.return_after": "test_they_are_led_back_once_it_has_been_healthy_for_a_while",
+    f"{WEBUI}.direct.provider": "test_an_openai_compatible_provider_is_another_road",
+    f"{WEBUI}.direct.base_url": "test_applications_are_led_to_a_road_that_was_proven",
+    f"{WEBUI}.direct.model": "test_applications_are_led_to_a_road_that_was_proven",
+    f"{WEBUI}.direct.api_key_env": "test_a_host_without_the_key_proves_nothing",
+    f"{WEBUI}.direct.api_key_file": "test_the_key_may_be_in_a_file",
+    f"{WEBUI}.direct.headers": "test_headers_and_version_of_the_policy_are_sent",
+    f"{WEBUI}.direct.anthropic_version": "test_headers_and_version_of_the_policy_are_sent",
+    f"{WEBUI}.direct.max_tokens": "test_applications_are_led_to_a_road_that_was_proven",
+    f"{WEBUI}.direct.test": "test_the_listing_of_models_proves_it_without_a_completion",
+    "recovery.openwebui.strategies.model_failover.fallback_models": "test_the_fallbacks_are_the_policys_in_its_order",
+    "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "test_a_policy_that_forbids_the_mode_leads_around_without_it",
 }
 
-WAITING = {
-    "recovery.openwebui.strategies.model_failover.fallback_models": "openwebui",
-    "recovery.openwebui.strategies.graceful_degradation.degraded_mode": "openwebui",
-}
+WAITING: dict[str, str] = {}
 
 
 def keys(annotation: Any, path: str = "") -> Iterator[str]:

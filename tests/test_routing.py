@@ -96,14 +96,6 @@ def test_what_changes_nothing_is_not_told(control: ControlPlane, heard: Any) -> 
     assert (again.generation, len(heard())) == (1, 1)
 
 
-def test_only_the_generation_that_was_seen_is_changed(control: ControlPlane) -> None:
-    routing.change(control, TARGET, **FIRST)
-    routing.change(control, TARGET, model="other")
-
-    assert routing.change(control, TARGET, generation=1, model="llama") is None
-    assert routing.read(control, TARGET).model == "other"
-
-
 def test_whoever_lost_the_lease_changes_nothing(control: ControlPlane) -> None:
     routing.change(control, TARGET, **FIRST)
     control.redis.hset(f"recovery:lease:{TARGET}", mapping={"id": "r-2", "token": "new"})

@@ -30,6 +30,7 @@ NAMES: Mapping[str, str] = {
     "level": PERSON_NEEDED,
     "resolved": PERSON_NEEDED,
     "approval": "RecoveryApprovalPending",
+    "route": "RecoveryRouteChanged",
     "snapshot": "RecoverySnapshotFailed",
     "storm": "RecoveryStorm",
     "storm_over": "RecoveryStorm",
@@ -45,12 +46,14 @@ _SENTENCES: Mapping[str, str] = {
     "resolved": "{target} is healthy again",
     "snapshot": "no snapshot of {target} could be taken: {why}",
     "approval": "{strategy} of {target} waits for a person's approval",
+    "route": "applications reach {target} by the {road} road now, model {model}",
     "storm": "{why}: nothing is repaired but what others stand on",
     "storm_over": "no storm any more after {seconds:.0f} s: everything is repaired again",
     "not_probed": "{target} cannot be probed: {why}",
 }
 _RESULTS: Mapping[str, str] = {
     Result.RECOVERED: "{target} was repaired by {strategy}",
+    Result.REROUTED: "{target} is not repaired; {strategy} leads people around it",
     Result.FAILED: "{strategy} could not repair {target}",
     Result.NOT_NEEDED: "{target} needed no {strategy}: it is healthy",
     Result.DENIED: "{strategy} of {target} was denied",
@@ -165,7 +168,7 @@ def _page_name(kind: str, component: str, strategy: str | None) -> str:
     if kind in ("level", "resolved"):
         return "escalation"
     if kind in ("degraded", "degraded_over"):
-        return f"{component}-unavailable"
+        return f"mode-{component}-unavailable"
     if strategy is not None:
         return f"{component}-{strategy}".replace("_", "-")
     return "audit" if component == "audit" else "README"

@@ -77,6 +77,8 @@ def compose(recovery: Recovery, outcome: Outcome) -> str:
         "detail": _cut(outcome.detail),
     }
     entry = {name: value for name, value in entry.items() if value is not None and value != ""}
+    if outcome.proof is not None:
+        entry["other_road"] = _cut(outcome.proof.summary or outcome.proof.failure_type)
     _add_figures(entry, outcome.before, outcome.after)
     return _compact(entry)
 

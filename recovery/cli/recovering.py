@@ -90,10 +90,11 @@ def test(component: str, strategy: str, target: str, probe: bool, as_json: bool)
       recovery test --component redis --strategy reconnect
     """
     from recovery.events import TargetRef
+    from recovery.memory import reminded
     from recovery.strategy import find_component, find_probe
 
     configured = session.policy().strategy(component, strategy)
-    model = session.policy().target(TargetRef(component, target))
+    model = reminded(session.control(), session.policy(), TargetRef(component, target))
     facts: dict[str, Any] = {
         "strategy": configured.declaration.full_name,
         "available": configured.declaration.is_available,

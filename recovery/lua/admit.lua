@@ -102,7 +102,10 @@ if not force then
   end
 
   -- After a failure one trial at a time, until health has lasted.
-  local state = redis.call('HMGET', key('target', target), 'trial', 'healthy_from')
+  local state = redis.call('HMGET', key('target', target), 'trial', 'healthy_from', 'rerouted')
+  if state[3] == strategy then
+    return refuse('rerouted', 0, 'people are served past it already, until it is proven healthy')
+  end
   if state[1] then
     local healthy_from = ms(state[2])
     if healthy_from > 0 and now - healthy_from >= ms(probation) then

@@ -1,10 +1,11 @@
 -- End a recovery in one write: audit entry, counters, cooldown or clear, degraded mode, level,
 -- lease. Said twice it is done once.
 -- ARGV: prefix, id, target, component, strategy, token, result, entry, outcome, past, duration s,
---       cooldown ms, degraded mode (JSON), failures for level 3, is final rung, record ttl s, priority,
+--       cooldown ms, degraded mode (JSON), failures for level 3, why a person, record ttl s, priority,
 --       buckets (comma separated, seconds)
 -- degraded mode: {mode, available, unavailable}; '' where the policy describes none. It is joined
 -- as text, because cjson would store an empty list as an object
+-- why a person: what calls one at once where it failed; '' where nothing does
 -- entry: '' where the policy wants no audit trail
 -- token: the lease's fence; '' where no lease is held (dry run, denied, expired,
 --        withdrawn), 'stale' where
@@ -14,7 +15,7 @@ local id, target, component, strategy, token, result =
   ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local entry, outcome, past, duration = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local cooldown, mode, level_3_failures = ms(ARGV[12]), ARGV[13], ms(ARGV[14])
-local is_final, record_ttl, severity, buckets = ARGV[15] == '1', ms(ARGV[16]), ARGV[17], ARGV[18]
+local why_person, record_ttl, severity, buckets = ARGV[15], ms(ARGV[16]), ARGV[17], ARGV[18]
 local record, state_of_target = key('recovery', id), key('target', target)
 
 local state = redis.call('HGET', record, 'state')
@@ -44,8 +45,8 @@ end
 
 local function mend()
   restore(target, id, level)
-  level = 1
   redis.call('ZREM', key('failing'), target)
+  if redis.call('HEXISTS', state_of_target, 'rerouted') == 0 then level = 1 end
 end
 
 -- What a host did alone may be older than what is known of the target by now.
@@ -63,6 +64,10 @@ elseif result == 'recovered' then
 elseif result == 'not_needed' then
   redis.call('ZREM', key('attempts', target), id)
   mend()
+elseif result == 'rerouted' then
+  redis.call('HSET', state_of_target, 'rerouted', strategy)
+  degrade()
+  level = raise_level(target, 2, strategy .. ' leads around it')
 elseif result == 'failed' then
   redis.call('ZADD', key('failures', target), happened, id)
   redis.call('ZREMRANGEBYSCORE', key('failures', target), '-inf', now - HOUR)
@@ -74,8 +79,8 @@ elseif result == 'failed' then
   degrade()
   note_failing(target, now + cooldown)
   local failures = failures_in_hour(target)
-  if is_final then
-    level = raise_level(target, 3, strategy .. ' is the last resort, and it failed')
+  if why_person ~= '' then
+    level = raise_level(target, 3, why_person)
   elseif failures >= level_3_failures then
     level = raise_level(target, 3, failures .. ' failures in an hour')
   else
@@ -112,7 +117,7 @@ if result == 'recovered' then
   local received = ms(redis.call('HGET', record, 'received_ms'))
   measure(buckets, 'recover_bucket', 'recover_seconds', component, (math.max(happened - received, 0)) / 1000)
 end
-if result == 'recovered' or result == 'failed' then
+if result == 'recovered' or result == 'rerouted' or result == 'failed' then
   measure(buckets, 'bucket', 'seconds', counter, duration)
   redis.call('LPUSH', key('outcomes', target), string.sub(past, 1, -2) .. ',"at_ms":' .. string.format('%.0f', happened) .. '}')
   redis.call('LTRIM', key('outcomes', target), 0, 31)

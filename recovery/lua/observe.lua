@@ -49,10 +49,11 @@ end
 
 -- Healthy without a remedy: nothing that a failure left behind may outlast it.
 local function clear()
-  local held = redis.call('HMGET', state_of_target, 'level', 'trial', 'healthy_from')
+  local held = redis.call('HMGET', state_of_target, 'level', 'trial', 'healthy_from', 'rerouted')
   local degraded = redis.call('HEXISTS', key('degraded'), target) == 1
   local level, healthy_from = ms(held[1]), ms(held[3])
-  if level <= 1 and not degraded and not held[2] then return end
+  -- Who is led around the target is led back before anything ends.
+  if held[4] or (level <= 1 and not degraded and not held[2]) then return end
   if redis.call('EXISTS', key('flapping', target), key('lease', target)) > 0 then return end
   if (level > 1 or degraded) and now - since >= healthy_after then
     restore(target, '', level)

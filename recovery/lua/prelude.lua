@@ -92,8 +92,10 @@ local function end_mode(target, id)
   alert({kind = 'degraded_over', target = target, mode = held, id = id})
 end
 
--- Health is proven: no person is needed, and applications may use everything again.
+-- Health is proven: no person is needed, and applications may use everything again. Not so while
+-- people are led around the target: only whoever leads them back ends that.
 local function restore(target, id, level)
+  if redis.call('HEXISTS', key('target', target), 'rerouted') == 1 then return end
   redis.call('HDEL', key('target', target), 'level', 'level_since', 'level_why')
   if level > 1 then alert({kind = 'resolved', target = target, id = id}) end
   end_mode(target, id)
@@ -131,6 +133,23 @@ local function judge_storm(size, calm)
     publish({kind = 'storm', active = false})
   end
   return false
+end
+
+-- Where a target's applications are led from now on: stored and published as one text.
+local function set_route(target, route)
+  for _, name in ipairs({'model', 'primary_model', 'token', 'token_kind', 'token_expires', 'direct', 'recovery_id'}) do
+    if route[name] == nil then route[name] = cjson.null end
+  end
+  route.target, route.generation = target, ms(route.generation) + 1
+  local text = cjson.encode(route)
+  redis.call('HSET', key('routes'), target, text)
+  redis.call('PUBLISH', key('routes'), text)
+  return text
+end
+
+local function tell_of_route(target, route, id)
+  local model = type(route.model) == 'string' and route.model or 'none'
+  alert({kind = 'route', target = target, road = route.road, model = model, id = id})
 end
 
 local function lease_of(target)

@@ -1,8 +1,8 @@
 -- Merge changes into the route of a target, store it and publish it, all or nothing.
--- ARGV: prefix, target, changes (JSON object), recovery id, lease's fence, generation
--- fence: '' where no lease is asked for; generation: '' where any will do
--- answers {'changed'|'same', route}, {'lost', ''} or {'changed_meanwhile', route}
-local target, changes, id, fence, generation = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+-- ARGV: prefix, target, changes (JSON object), recovery id, lease's fence
+-- fence: '' where no lease is asked for
+-- answers {'changed'|'same', route}, or {'lost', ''}
+local target, changes, id, fence = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 if fence ~= '' then
   local lease = lease_of(target)
@@ -13,8 +13,6 @@ local stored = redis.call('HGET', key('routes'), target)
 -- One that somebody damaged is made anew.
 local readable, route = pcall(cjson.decode, stored or '{}')
 if not readable or type(route) ~= 'table' then route, stored = {}, false end
-local held = ms(route.generation)
-if generation ~= '' and held ~= ms(generation) then return {'changed_meanwhile', stored or ''} end
 
 -- Tables are compared by what they say: the order of their fields is nobody's.
 local function differs(one, other)
@@ -36,20 +34,12 @@ for name, value in pairs(cjson.decode(changes)) do
 end
 if is_same then return {'same', stored} end
 
-route.target, route.generation = target, held + 1
 if route.road ~= road or route.model ~= model or not route.since then
   route.since = now
   route.recovery_id = id ~= '' and id or cjson.null
-  if road and (route.road ~= road or route.model ~= model) then
-    local shown = route.model
-    if shown == cjson.null then shown = nil end
-    alert({kind = 'route', target = target, road = route.road, model = shown, id = id})
+  if road then tell_of_route(target, route, id) end
+  if road == 'direct' and route.road ~= road then
+    redis.call('HDEL', key('target', target), 'rerouted')
   end
 end
-for _, name in ipairs({'model', 'primary_model', 'token', 'token_kind', 'token_expires', 'direct', 'recovery_id'}) do
-  if route[name] == nil then route[name] = cjson.null end
-end
-local text = cjson.encode(route)
-redis.call('HSET', key('routes'), target, text)
-redis.call('PUBLISH', key('routes'), text)
-return {'changed', text}
+return {'changed', set_route(target, route)}

@@ -1,58 +1,36 @@
-"""Open WebUI: what a policy may say of it. Its probe and its remedies are not in this release."""
+"""Open WebUI: its target, the ways in which it fails, its remedies, and the road around it."""
 
 from __future__ import annotations
 
-from recovery.strategy import Component, FailureType, Parameters, Strategy, TargetModel
-
-
-class OpenWebuiTarget(TargetModel):
-    """One Open WebUI."""
-
-
-class ModelFailover(Parameters):
-    """Models to fall back to, the most wanted first."""
-
-    fallback_models: tuple[str, ...] = ("deepseek-chat", "gemini-pro", "gpt-4-turbo")
-
-
-class GracefulDegradation(Parameters):
-    """Whether the component's degraded mode is set while the direct route is in use."""
-
-    degraded_mode: bool = True
-
+from recovery.components.openwebui.target import OpenWebuiTarget
+from recovery.strategy import Component, FailureType
 
 COMPONENT = Component(
     name="openwebui",
     target=OpenWebuiTarget,
+    probe="recovery.components.openwebui.probe:probe",
+    light_probe="recovery.components.openwebui.probe:light",
+    strategies=("token_refresh", "model_failover", "graceful_degradation"),
+    # Long enough for one completion of a model that is slow to wake.
+    probe_seconds=10.0,
     failure_types=(
         FailureType(name="service_unavailable", summary="the service cannot be reached"),
-        FailureType(name="connection_timeout", summary="the service does not answer in time"),
+        # Who does not answer in time is as far away as who cannot be reached.
+        FailureType(
+            name="connection_timeout",
+            summary="the service does not answer in time",
+            is_a="service_unavailable",
+        ),
         FailureType(name="high_latency", summary="answers take too long"),
         FailureType(name="auth_failure", summary="the token is refused"),
-        FailureType(name="token_expired", summary="the token has run out"),
+        FailureType(name="token_expired", summary="the token has run out, or is about to"),
         FailureType(name="model_unavailable", summary="the active model is not listed"),
         FailureType(name="model_error", summary="the active model fails"),
         FailureType(name="rate_limiting", summary="the service limits our requests"),
-        FailureType(name="maintenance", summary="the service says that it is being maintained"),
-    ),
-    planned=(
-        Strategy(
-            component="openwebui",
-            name="token_refresh",
-            summary="Sign in again and store the new token.",
-            max_retries=2,
-        ),
-        Strategy(
-            component="openwebui",
-            name="model_failover",
-            summary="Make the first fallback model that answers the active one.",
-            parameters=ModelFailover,
-        ),
-        Strategy(
-            component="openwebui",
-            name="graceful_degradation",
-            summary="Route requests past Open WebUI to a direct provider.",
-            parameters=GracefulDegradation,
+        FailureType(
+            name="maintenance",
+            summary="the service says that it is being maintained",
+            is_a="service_unavailable",
         ),
     ),
 )

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from recovery import encryption
+from recovery.components.openwebui.target import OpenWebuiTarget
+from recovery.controlplane import ControlPlane
+from recovery.memory import TargetMemory
 from tests.components.openwebui import instances
+from tests.components.openwebui.describing import DIRECT_KEY, REF, described
+from tests.components.openwebui.installation import Installation, install
 from tests.components.openwebui.instances import Instance
+from tests.journals import RECOVERY
+from tests.openwebui import OpenWebui
+from tests.servers import RedisServer
+from tests.upstreams import KEY, AnthropicUpstream
 
 
 @pytest.fixture(
@@ -24,3 +35,44 @@ def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
     found.upstream.start()
     yield found
     found.upstream.kill()
+
+
+@pytest.fixture(autouse=True)
+def secret_key(monkeypatch: pytest.MonkeyPatch) -> str:
+    key = encryption.new_key()
+    monkeypatch.setenv("RECOVERY_SECRET_KEY", key)
+    return key
+
+
+@pytest.fixture
+def control(control_redis: RedisServer) -> Iterator[ControlPlane]:
+    control = ControlPlane(control_redis.client())
+    yield control
+    control.redis.close()
+
+
+@pytest.fixture
+def memory(control: ControlPlane) -> TargetMemory:
+    """As a recovery has it: outside of one nobody asks a model."""
+    return TargetMemory(control, REF, recovery_id=RECOVERY)
+
+
+@pytest.fixture
+def target(openwebui: OpenWebui, memory: TargetMemory) -> OpenWebuiTarget:
+    return described(openwebui.url, memory)
+
+
+@pytest.fixture
+def installation(
+    tmp_path: Path,
+    control: ControlPlane,
+    openwebui: OpenWebui,
+    anthropic_upstream: AnthropicUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Installation:
+    """Everything is well, and applications have a token."""
+    monkeypatch.setenv(DIRECT_KEY, KEY)
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    found = install(tmp_path, control, openwebui, anthropic_upstream)
+    found.sign_in()
+    return found
