@@ -136,6 +136,7 @@ BEHAVIOUR = {
     f"{SYSTEM}.processes.pidfile": "test_a_named_process_is_found_by_name_command_line_or_pidfile",
     "recovery.system.strategies.file_handle_cleanup.end_close_wait_after": "test_connections_that_only_the_process_keeps_are_ended_where_the_policy_says_so",
     "recovery.system.strategies.memory_gc.recycle_above_mb": "test_a_pool_process_that_is_too_large_is_replaced_after_its_task",
+    "failsafe.reserve_mb": "test_a_reserve_is_given_up_on_a_full_disk_and_taken_back",
     f"{SYSTEM}.processes.worker": "test_a_worker_of_ours_that_takes_nothing_is_hung_and_restarted",
     f"{SYSTEM}.processes.socket": "test_a_socket_file_has_to_be_listened_on",
     f"{SYSTEM}.processes.url": "test_a_hung_server_still_accepts_and_is_restarted_as_it_does_not_answer",
