@@ -43,5 +43,11 @@ COMPONENT = Component(
             needs_person=True,
         ),
     ),
-    strategies=("query_retry", "collection_reload", "snapshot_rollback", "index_rebuild"),
+    strategies=(
+        "query_retry",
+        "collection_reload",
+        "snapshot_rollback",
+        "index_rebuild",
+        "orphan_removal",
+    ),
 )

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from recovery.components.system import leftovers, processes
+from recovery.components.system.named import NamedProcess
 from recovery.components.system.probe import probe
 from recovery.components.system.process_restart import OneProcess, ProcessRestart, process_restart
 from recovery.components.system.target import HostTarget
@@ -373,3 +375,58 @@ def test_a_socket_file_has_to_be_listened_on(tmp_path: Path) -> None:
 def test_an_address_that_cannot_be_asked_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"must"):
         HostTarget.model_validate({"processes": {"it": {"url": url}}})
+
+
+@pytest.mark.usefixtures("nobody")
+def test_without_root_a_process_of_root_is_seen_and_its_limits_are_unknown(tmp_path: Path) -> None:
+    target = HostTarget.model_validate(
+        {"watch": ["processes", "memory"], "processes": {"init": {"cmdline": "."}}}
+    )
+
+    report = probe(target, 2)
+
+    assert report.healthy, report.summary
+    assert int(report.figures["init_processes"] or 0) > 1
+
+
+def test_a_worker_whose_id_another_process_has_by_now_is_never_signalled(
+    tmp_path: Path, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the signal the worker ends, and a stranger gets its number."""
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    stranger = subprocess.Popen(["sleep", "600"])
+    named = NamedProcess(worker="helper")
+    life = identity(stranger.pid) or ""
+    was = f"{stranger.pid} {int(life.split()[1]) - 7} {life.split()[2]}"
+    folder = tmp_path / "state" / "workers"
+    folder.mkdir(parents=True)
+    (folder / f"helper@{'-'.join(was.split()[:2])}").touch()
+    try:
+        assert processes.lives(named) == frozenset()
+        leftovers._signal(named, was, signal.SIGKILL)
+        leftovers.end("helper", named, [was], 0.1, journal)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_worker_that_outlives_its_supervisor_is_ended(
+    tmp_path: Path, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    script = (
+        "import signal, time; from recovery.heard import Sign; Sign('helper').begin();"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
+    orphan = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert orphan.stdout is not None
+    assert orphan.stdout.readline() == b"up\n"
+    named = NamedProcess(worker="helper")
+    old = processes.lives(named)
+    assert len(old) == 1
+
+    leftovers.end("helper", named, old, 0.2, journal)
+
+    assert orphan.wait(10) == -signal.SIGKILL
+    orphan.communicate()
