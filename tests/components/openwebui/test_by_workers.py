@@ -102,8 +102,9 @@ def test_no_secret_shows_anywhere(
     control_redis: RedisServer,
     secret_key: str,
 ) -> None:
+    fleet.start(queues=QUEUES)
     with overheard(control_redis) as said, flower(served, tmp_path) as api:
-        fleet.start(queues=QUEUES)
+        served.app.control.enable_events()
         assert ended(served, failure_type="token_expired").result is Result.RECOVERED
         openwebui.upstream.modes["llama-3"] = "401"
         assert ended(served, failure_type="model_error").result is Result.RECOVERED
