@@ -73,6 +73,7 @@ class Fleet:
         queues: Sequence[str] = DEFAULT_QUEUES,
         beat: bool = True,
         concurrency: int = 2,
+        pool: str = "prefork",
         environ: Mapping[str, str] | None = None,
         wait: bool = True,
     ) -> Worker:
@@ -80,7 +81,7 @@ class Fleet:
         log = self.folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@test"]
         command += ["-Q", ",".join(queues), "-c", str(concurrency), "-l", "INFO"]
-        command += ["--without-mingle", "--without-gossip"]
+        command += ["--pool", pool, "--without-mingle", "--without-gossip"]
         command += ["--beat"] if beat else []
         with log.open("wb") as sink:
             process = subprocess.Popen(
@@ -91,7 +92,9 @@ class Fleet:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        worker = Worker(name=name, process=process, log=log, pool_size=concurrency)
+        # Threads are no processes of a pool: none of them has anything to say before it is ready.
+        forked = concurrency if pool == "prefork" else 0
+        worker = Worker(name=name, process=process, log=log, pool_size=forked)
         self.workers.append(worker)
         if wait:
             until(worker.is_ready, seconds=30, what=f"{name} is ready")

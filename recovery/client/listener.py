@@ -103,6 +103,7 @@ class Listener:
             elif self._followed == _UNNAMED != named:
                 # Whoever came first only wanted any: the thread goes over to this one.
                 self._followed = named
+                self.is_away = False
                 self.knowledge.lose()
             elif named not in {_UNNAMED, self._followed}:
                 raise ConfigError("a process has one control plane: stop() the other one first")
@@ -175,6 +176,7 @@ class Listener:
 
     def _launch(self, followed: _ControlPlane, after: float = 0.0) -> None:
         self._followed, self._stop = followed, threading.Event()
+        self.is_away = False
         self._thread = threading.Thread(
             target=self._run, args=(self._stop, after), name="recovery-client", daemon=True
         )

@@ -194,12 +194,14 @@ class FailsafeSection(StrictModel):
     """What a host does by itself while the control plane is away.
 
     ``unbound_host`` is the one host that then looks after targets that are bound to none.
+    ``reserve_mb`` of the state directory's disk are given up when that is full; 0 for none.
     """
 
     enabled: bool = True
     after_seconds: Duration = 10.0
     interval_seconds: Duration = 5.0
     unbound_host: str | None = None
+    reserve_mb: float = Field(default=16, ge=0)
 
 
 class ControlPlaneSection(StrictModel):

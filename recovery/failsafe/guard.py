@@ -32,6 +32,7 @@ from recovery.events import Outcome, ProbeReport, Result, TargetRef
 from recovery.failsafe import foundation
 from recovery.failsafe.ledger import HOUR_MS, Entry, Ledger
 from recovery.failsafe.merging import merge
+from recovery.failsafe.reserve import Reserve
 from recovery.instance import only_one
 from recovery.selection import ladder, select
 from recovery.strategy import FailureType, find_component, find_probe
@@ -312,8 +313,12 @@ def run(environment: Environment, policy: Policy) -> None:
 
 def _watch(environment: Environment, policy: Policy, stop: threading.Event) -> None:
     guard = Guard(environment, policy)
+    reserve = Reserve(environment.state_dir, int(policy.failsafe.reserve_mb * 1e6))
+    reserve.tend()
     log.info("guard watches", targets=[str(ref) for ref in guard.own_targets()])
     while not stop.wait(policy.failsafe.interval_seconds):
+        # First, because it may be what brings the control plane back.
+        reserve.tend()
         guard.tick()
 
 

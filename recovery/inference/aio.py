@@ -17,7 +17,7 @@ from recovery.inference.answers import Answer
 from recovery.inference.call import LARGEST_ANSWER, Attempt, Call, Limits, Reading, Reply
 from recovery.inference.conversation import Conversation, Messages, conversation
 from recovery.inference.failures import Failed
-from recovery.inference.liveness import LOOK_AFTER, LOOK_TIMEOUT, shows_life
+from recovery.inference.liveness import LOOK_AFTER, LOOK_TIMEOUT, LOOKS, shows_life
 from recovery.inference.own import Own
 from recovery.inference.roads import Roads
 from recovery.inference.sync import TARGET
@@ -131,6 +131,12 @@ class AsyncClient:
         health = attempt.endpoint.health
         if health is None:
             return True
+        for _ in range(LOOKS):
+            if await self._shows_life(health):
+                return True
+        return False
+
+    async def _shows_life(self, health: httpx.URL) -> bool:
         try:
             async with asyncio.timeout(LOOK_TIMEOUT):
                 return shows_life(await self._client.get(health, follow_redirects=False))

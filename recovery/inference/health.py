@@ -18,7 +18,7 @@ BETWEEN_EVENTS = 30.0
 SAME_AGAIN = 600.0
 """An outage is told once, and again only where it lasts."""
 
-LOOK_AGAIN = 2.0
+LOOK_AGAIN = 3.5
 
 
 class Health:

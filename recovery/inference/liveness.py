@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httpx
 
-LOOK_AFTER = 1.5
+LOOK_AFTER = 1.0
 """Of silence, before anybody asks."""
 
 LOOK_TIMEOUT = 1.5
+LOOKS = 2
+"""One that is not answered may only have found a busy moment."""
 
 
 def shows_life(response: httpx.Response) -> bool:

@@ -22,8 +22,8 @@ from recovery.inference.health import Health
 from recovery.inference.own import Own
 from recovery.routes import Road, Route
 
-FIRST_WAIT = 1.5
-"""How long the first call waits for the control plane's first word."""
+FIRST_WAIT = 5.0
+"""How long the first call waits for the control plane's first word, or to hear that it is away."""
 
 RESOLVE_AGAIN = 30.0
 """A key in a file may have been replaced."""

@@ -14,7 +14,7 @@ from recovery.inference.answers import Answer
 from recovery.inference.call import LARGEST_ANSWER, Attempt, Call, Limits, Reading, Reply
 from recovery.inference.conversation import Messages, conversation
 from recovery.inference.failures import Failed
-from recovery.inference.liveness import LOOK_AFTER, LOOK_TIMEOUT, shows_life
+from recovery.inference.liveness import LOOK_AFTER, LOOK_TIMEOUT, LOOKS, shows_life
 from recovery.inference.own import Own
 from recovery.inference.roads import Roads
 from recovery.inference.wire import Watch, Wire, timeouts, watched
@@ -142,8 +142,9 @@ class Client:
 
     def _is_alive(self, attempt: Attempt) -> bool:
         health = attempt.endpoint.health
-        if health is None:
-            return True
+        return health is None or any(self._shows_life(health) for _ in range(LOOKS))
+
+    def _shows_life(self, health: httpx.URL) -> bool:
         watch = Watch(time.monotonic() + LOOK_TIMEOUT, after=0.0, is_lost=None)
         try:
             with watched(watch):

@@ -79,8 +79,9 @@ class _Stream(httpcore.NetworkStream):
         if watch is None:
             return self._inner.read(max_bytes, timeout)
         while True:
+            left = watch.seconds()
             try:
-                return self._inner.read(max_bytes, watch.seconds())
+                return self._inner.read(max_bytes, left)
             except httpcore.ReadTimeout:
                 watch.think()
 

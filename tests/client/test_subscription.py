@@ -66,7 +66,7 @@ def test_a_subscription_that_leads_nowhere_is_noticed(control_redis: RedisServer
         until(lambda: subscription.hear(0.05) is None)
         router.forget()
 
-        assert subscription.read() == ({}, {})
+        assert subscription.read() == {"notices": {}, "degraded": {}}
 
         def hears_nothing() -> bool:
             try:

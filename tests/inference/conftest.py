@@ -22,7 +22,6 @@ from tests.waiting import until
 
 TARGET = "openwebui/default"
 PATIENT = Limits(total=60, connect=10, silence=30, stream=60)
-QUICK = Limits(total=3, connect=2, silence=1, stream=5)
 QUESTION = "What is the capital of France?"
 
 
@@ -101,6 +100,7 @@ def asker(request: pytest.FixtureRequest) -> Iterator[Askers]:
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The key that decrypts tokens and the direct provider's, and nothing of the developer's."""
+    monkeypatch.setattr("recovery.inference.roads.FIRST_WAIT", 40.0)
     monkeypatch.setenv("RECOVERY_SECRET_KEY", new_key())
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "RECOVERY_SECRET_KEY_FILE"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recovery.components.chromadb.target import ChromaTarget
-from recovery.strategy import Component, FailureType, Strategy
+from recovery.strategy import Component, FailureType
 
 COMPONENT = Component(
     name="chromadb",
@@ -43,12 +43,11 @@ COMPONENT = Component(
             needs_person=True,
         ),
     ),
-    strategies=("query_retry", "snapshot_rollback", "index_rebuild"),
-    planned=(
-        Strategy(
-            component="chromadb",
-            name="collection_reload",
-            summary="Open the collection anew from disk.",
-        ),
+    strategies=(
+        "query_retry",
+        "collection_reload",
+        "snapshot_rollback",
+        "index_rebuild",
+        "orphan_removal",
     ),
 )

@@ -57,11 +57,13 @@ class Segment:
 
 @dataclass(slots=True, kw_only=True)
 class Catalogue:
-    """What the database lists. ``names`` are the collections of the target's own database."""
+    """What the database lists. ``names`` are the collections of the target's own database,
+    ``folders`` the ids of all segments, which are the names that a folder of an index may have."""
 
     names: list[str] = field(default_factory=list)
     collections: int = 0
     segments: list[Segment] = field(default_factory=list)
+    folders: frozenset[str] = frozenset()
     finding: Finding | None = None
 
 
@@ -181,6 +183,7 @@ def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogu
             "SELECT id, collection, scope FROM segments"
         )
     }
+    found.folders = frozenset(folders.values())
     records = dict(connection.execute("SELECT segment_id, count(*) FROM embeddings GROUP BY 1"))
     log = _log(connection)
     for row in _collections(connection, tenant, database):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from recovery.components.chromadb import exclusive
 from recovery.components.chromadb.rebuilding import taking_over, work
 from recovery.components.chromadb.rebuilding.exchange import (
     LOG,
@@ -19,6 +22,7 @@ from recovery.components.chromadb.rebuilding.exchange import (
     place,
     remove_unused,
     revert,
+    writing,
 )
 from recovery.components.chromadb.rebuilding.orders import (
     INDEX,
@@ -175,16 +179,37 @@ class Rebuild:
         return [one for one in found if one.segment == looked.segment]
 
     def _rebuild(self, one: Damaged) -> None:
-        for _ in range(ROUNDS):
-            with work.private_place(self.path) as private:
-                verdict = self._build(one, private)
-                try:
-                    self._exchange(one, verdict)
-                except Overtaken:
-                    self.journal.note(f"{one.name}: saved meanwhile by an application; once more")
-                    continue
-                return
+        for number in range(ROUNDS):
+            try:
+                self._try(one, is_last=number == ROUNDS - 1)
+            except Overtaken:
+                self.journal.note(f"{one.name}: saved meanwhile by an application; once more")
+                continue
+            return
         raise StillUnhealthy(f"an application saves {one.name} faster than its index can be built")
+
+    def _try(self, one: Damaged, *, is_last: bool) -> None:
+        """Build beside whoever writes; the last time they wait for it, as for any other writer."""
+        kept = self.journal.keep()
+        new = str(uuid.uuid4())
+        try:
+            with work.private_place(self.path) as private, ExitStack() as held:
+                if is_last:
+                    self.journal.note(f"{one.name}: writers wait until its index is built")
+                    connection = held.enter_context(writing(self.path, self._patience()))
+                    verdict = self._build(one, private)
+                else:
+                    verdict = self._build(one, private)
+                    held.enter_context(exclusive.alone(self.path, self._patience()))
+                    connection = held.enter_context(writing(self.path, self._patience()))
+                exchange = _exchange(one, verdict, new)
+                has_more = self._exchange(connection, exchange, verdict.get("index"), kept)
+            self.done.append(exchange)
+            self._late.append(Late(one.id, one.name, verdict["dimension"], has_more))
+        finally:
+            if all(done.new != new for done in self.done):
+                remove_unused(self.path, iter([new]), self._patience())
+            self._describe(kept)
 
     def _build(self, one: Damaged, private: Path) -> dict[str, Any]:
         self._see_room(one)
@@ -232,36 +257,22 @@ class Rebuild:
         )
         return work.run("building", order, self.journal.remaining, Told(self.journal, one.name))
 
-    def _exchange(self, one: Damaged, verdict: dict[str, Any]) -> None:
-        kept = self.journal.keep()
-        exchange = Exchange(
-            collection=one.id,
-            name=one.name,
-            old=one.segment,
-            new=str(uuid.uuid4()),
-            saved=verdict["saved"],
-            end=verdict["end"],
-            records=verdict["records"],
-            is_listed=one.is_listed,
-        )
-        built = Path(verdict["index"]) if "index" in verdict else None
+    def _exchange(
+        self, connection: sqlite3.Connection, exchange: Exchange, built: str | None, kept: Kept
+    ) -> bool:
+        """Whether the log holds more by now than the new index."""
 
-        def put_in_place() -> None:
+        def put_in_place() -> bool:
             self._write_down(kept, [*self.done, exchange])
             try:
-                place(built, self.path, exchange)
-                end = perform(self.path, exchange, self._patience(), kept.folder)
+                place(Path(built) if built else None, self.path, exchange)
+                return perform(connection, exchange, kept.folder) > exchange.end
             except OSError as error:
                 raise NothingKept(f"{self.path}: {error}") from error
-            self.done.append(exchange)
-            self._late.append(Late(one.id, one.name, verdict["dimension"], end > exchange.end))
 
-        try:
-            self.journal.change(f"{one.name}: new index in place of the old one", put_in_place)
-        finally:
-            if exchange not in self.done:
-                remove_unused(self.path, iter([exchange.new]), self._patience())
-            self._describe(kept)
+        return bool(
+            self.journal.change(f"{exchange.name}: new index in place of the old one", put_in_place)
+        )
 
     def _see_room(self, one: Damaged) -> None:
         needed = one.records * (4 * (one.dimension or 0) * 3 + BYTES_A_RECORD)
@@ -291,6 +302,19 @@ class Rebuild:
             (kept.folder / LOG).unlink(missing_ok=True)
 
 
+def _exchange(one: Damaged, verdict: dict[str, Any], new: str) -> Exchange:
+    return Exchange(
+        collection=one.id,
+        name=one.name,
+        old=one.segment,
+        new=new,
+        saved=verdict["saved"],
+        end=verdict["end"],
+        records=verdict["records"],
+        is_listed=one.is_listed,
+    )
+
+
 class Told:
     """Passes progress on to the journal, in steps that a person can read."""
 
@@ -318,13 +342,14 @@ def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept:
     path = Path(kept.facts["path"])
     exchanges = [Exchange.from_dict(plain) for plain in kept.facts["exchanges"]]
     patience = parameters.lock_patience
-    for exchange in exchanges:
-        journal.change(
-            f"{exchange.name}: old index back",
-            lambda exchange=exchange: revert(  # type: ignore[misc]
-                path, exchange, patience, kept.folder, overwrite=journal.overwrite
-            ),
-        )
+    with exclusive.alone(path, patience):
+        for exchange in exchanges:
+            journal.change(
+                f"{exchange.name}: old index back",
+                lambda exchange=exchange: revert(  # type: ignore[misc]
+                    path, exchange, patience, kept.folder, overwrite=journal.overwrite
+                ),
+            )
     if target.server is not None and not journal.dry_run:
         taking_over.see_answering(target, target.server, journal)
     journal.tell_applications("applications asked to open their collections anew", RELOAD)

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recovery.components.chromadb import database, view
+from recovery.components.chromadb import database, orphans, view
 from recovery.components.chromadb.database import Catalogue, OutOfTime, Segment
 from recovery.components.chromadb.findings import (
     Budget,
@@ -194,11 +194,19 @@ class Inspection:
 
     def _judge(self, catalogue: Catalogue) -> Finding | None:
         self.figures["depth"] = "database"
+        self._count_orphans(catalogue)
         if catalogue.finding is not None:
             return catalogue.finding
         return from_names(
             list(self.order.collections), catalogue.names, is_empty=not catalogue.collections
         )
+
+    def _count_orphans(self, catalogue: Catalogue) -> None:
+        """Folders of deleted collections are no damage; they only take room."""
+        left = orphans.find(self.path, catalogue.folders)
+        if left:
+            self.figures["orphan_folders"] = len(left)
+            self.figures["orphan_mb"] = round(sum(left.values()) / 1e6, 1)
 
     def _judge_indexes(self) -> Finding | None:
         if find_spec("numpy") is None or not self.order.judges_files:

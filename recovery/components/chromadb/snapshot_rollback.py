@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from recovery.components.chromadb import exclusive, leftovers, swap
@@ -127,7 +128,7 @@ class _Rollback:
             try:
                 self.journal.change(
                     f"snapshot {chosen.name} unpacked beside {self.path} and verified",
-                    lambda one=chosen: self._unpack(one),  # type: ignore[misc]
+                    partial(self._unpack, chosen),
                     mb=round(chosen.bytes / 1e6, 1),
                 )
             except SnapshotDamaged as error:

@@ -114,7 +114,8 @@ class _Standing:
                 self._pid, self._clients = os.getpid(), {}
             client = self._clients.get(target.url)
             if client is None:
-                client = open_client(target, timeout, name=NAME)
+                # Two, so that looking after the connection never keeps a remedy from one.
+                client = open_client(target, timeout, name=NAME, connections=2)
                 self._clients[target.url] = client
             return client
 
@@ -134,6 +135,18 @@ def hold(target: RedisTarget, timeout: float = 1.0) -> bool:
         _standing.get(target, timeout).ping()
     except (exceptions.RedisError, TargetRefused):
         _standing.drop(target)
+        return False
+    return True
+
+
+def keep(target: RedisTarget, timeout: float = 1.0) -> bool:
+    """Open the standing connection anew where the server has closed it, as one that was restarted
+    did; False where the target lets nobody in now. Harmless while a remedy works on it."""
+    try:
+        pool = _standing.get(target, timeout).connection_pool
+        # Whoever takes a connection from the pool gets one that the server has not closed.
+        pool.release(pool.get_connection())
+    except (exceptions.RedisError, TargetRefused):
         return False
     return True
 

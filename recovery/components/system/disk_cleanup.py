@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from recovery import places
 from recovery.components.system import deleted, forbidden, old_logs
 from recovery.components.system.deleted import Ghost
-from recovery.components.system.filesystems import Usage
+from recovery.components.system.filesystems import ANSWER_SECONDS, Unreadable, Usage, read
 from recovery.components.system.folders import Root, Unsafe, opened, shown
 from recovery.components.system.manifest import Manifest
 from recovery.components.system.survey import Age, Measure, Shortage, survey
@@ -182,9 +182,13 @@ class _Cleanup:
         found = []
         for path in paths:
             try:
+                # A dead server would hold up whoever opens a folder of it, for ever.
+                read(path, min(ANSWER_SECONDS, self.journal.remaining()))
                 found.append(stack.enter_context(opened(path, spared=[places.state_dir()])))
             except Unsafe as reason:
                 self.journal.note(f"left alone: {path} {reason}")
+            except Unreadable as reason:
+                self.journal.note(f"left alone: {reason}")
         return found
 
     def _short(self) -> list[Root]:

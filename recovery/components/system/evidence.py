@@ -47,7 +47,10 @@ def _usage(path: str, ends: float) -> dict[str, int] | str:
 
 def _deleted(target: HostTarget, ends: float) -> list[dict[str, Any]]:
     devices = set()
+    dead = filesystems.dead()
     for path in target.filesystems:
+        if filesystems.is_below(path, dead):
+            continue
         try:
             devices.add(os.stat(path).st_dev)  # noqa: PTH116
         except OSError:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+MOUNTS = Path("/proc/self/mountinfo")
+ELSEWHERE = re.compile(r"nfs\d?|cifs|smb3|ceph|9p|afs|glusterfs|lustre|fuse(\..+)?")
+"""Types of filesystems that somebody else answers for, and who may have died."""
+
+ANSWER_SECONDS = 0.5
 
 FOREVER_STUCK: dict[str, threading.Thread] = {}
 """Readings that never came back, by path: a dead network filesystem is not asked twice at once."""
@@ -67,3 +76,33 @@ def read(path: str, timeout: float) -> Usage:
     if isinstance(found[0], OSError):
         raise Unreadable(f"{path}: {found[0].strerror}") from found[0]
     return found[0]
+
+
+def dead() -> tuple[str, ...]:
+    """Where filesystems are mounted whose server does not answer: who asks for a file there hangs.
+
+    Each costs half a second once; afterwards it is known by the reading that never came back.
+    """
+    return tuple(path for path in _mounted_elsewhere() if not _answers(path))
+
+
+def is_below(path: str, folders: tuple[str, ...]) -> bool:
+    return any(path == folder or path.startswith(f"{folder.rstrip('/')}/") for folder in folders)
+
+
+def _answers(path: str) -> bool:
+    try:
+        read(path, ANSWER_SECONDS)
+    except Unreadable as error:
+        # What refuses has answered.
+        return error.__cause__ is not None
+    return True
+
+
+def _mounted_elsewhere() -> Iterator[str]:
+    for line in MOUNTS.read_text(errors="surrogateescape").splitlines():
+        before, _, after = line.partition(" - ")
+        if ELSEWHERE.fullmatch(after.split(" ", 1)[0]):
+            # Spaces and the like are written as octal numbers.
+            escaped = before.split(" ")[4]
+            yield re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), escaped)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recovery.components.system import filesystems
+
 PROC = Path("/proc")
 DELETED = " (deleted)"
 
@@ -101,6 +103,7 @@ def descriptors(tick: Callable[[], object] = lambda: None) -> Iterator[Held]:
 
     ``tick`` is called once a process, and may raise.
     """
+    dead = filesystems.dead()
     for pid in _pids():
         tick()
         folder = PROC / str(pid) / "fd"
@@ -111,9 +114,12 @@ def descriptors(tick: Callable[[], object] = lambda: None) -> Iterator[Held]:
         process = name_of(pid)
         for name in names:
             try:
+                path = os.readlink(f"{folder}/{name}")  # noqa: PTH115 - likewise
+                # What is no file has no path, and a file of a dead server would hold us up.
+                if not path.startswith("/") or filesystems.is_below(path, dead):
+                    continue
                 status = os.stat(f"{folder}/{name}")  # noqa: PTH116 - likewise
                 if stat.S_ISREG(status.st_mode):
-                    path = os.readlink(f"{folder}/{name}")  # noqa: PTH115 - likewise
                     yield Held(
                         pid=pid,
                         process=process,
@@ -127,6 +133,7 @@ def descriptors(tick: Callable[[], object] = lambda: None) -> Iterator[Held]:
 
 def mapped() -> Iterator[Identity]:
     """Every file that a process has mapped, as far as we may look."""
+    dead = filesystems.dead()
     for pid in _pids():
         asked: set[str] = set()
         try:
@@ -137,7 +144,7 @@ def mapped() -> Iterator[Identity]:
             try:
                 path = f"{PROC}/{pid}/map_files/{span}"
                 leads_to = os.readlink(path)  # noqa: PTH115
-                if leads_to in asked:
+                if leads_to in asked or filesystems.is_below(leads_to, dead):
                     continue
                 status = os.stat(path)  # noqa: PTH116
             except OSError:

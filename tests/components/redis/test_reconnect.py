@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from recovery.components.redis.connection import hold, release
+from recovery.components.redis.connection import hold, keep, release
 from recovery.components.redis.evidence import evidence
 from recovery.components.redis.probe import probe
 from recovery.components.redis.reconnect import Reconnect, is_expendable, reconnect, stale
 from recovery.components.redis.target import RedisTarget
 from recovery.errors import TargetRefused
 from tests.journals import MemoryJournal
-from tests.servers import RedisServer
+from tests.servers import RedisServer, filled
 from tests.waiting import until
 
 
@@ -93,6 +93,25 @@ def test_the_documented_rights_are_enough_for_probe_and_reconnect(
     assert probe(poor, 1.0).failure_type == "auth_failure"
     with pytest.raises(TargetRefused):
         reconnect.remedy(poor, Reconnect(), MemoryJournal(tmp_path))
+    release(target)
+    for connection in leaked:
+        connection.close()
+
+
+def test_a_connection_that_a_restarted_server_closed_is_opened_again_while_there_is_room(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    target = RedisTarget(url=redis_server.url)
+    hold(target)
+    redis_server.kill()
+    assert not keep(target)
+    redis_server.start()
+
+    assert keep(target)
+
+    leaked = filled(redis_server)
+    reconnect.remedy(target, Reconnect(idle_at_least=0), MemoryJournal(tmp_path))
+    assert probe(target, 1.0).healthy
     release(target)
     for connection in leaked:
         connection.close()

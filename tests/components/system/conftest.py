@@ -98,10 +98,14 @@ class HostStack:
         self.write_policy_of({HOST: target}, *strategies)
 
     def write_policy_of(
-        self, targets: dict[str, dict[str, Any]], *strategies: dict[str, Any], **said: Any
+        self,
+        targets: dict[str, dict[str, Any]],
+        *strategies: dict[str, Any],
+        sections: dict[str, Any] | None = None,
+        **said: Any,
     ) -> None:
         system = {"targets": targets, "strategies": list(strategies)}
-        document = {"recovery": {"system": system, **said}}
+        document = {"recovery": {"system": system, **said}, **(sections or {})}
         path = Path(self.environ["RECOVERY_CONFIG"])
         path.write_text(yaml.safe_dump(document))
         load_policy(path)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from recovery import registry
 from recovery.events import Result
@@ -64,10 +63,7 @@ def pair(host: HostStack, hosts: list[NetHost], control_redis: RedisServer) -> l
         n: {"watch": ["processes"], "processes": {"app": app}} for n in NAMES
     }
     limits = {"max_attempts_per_hour": 100}
-    host.write_policy_of(targets, RESTART, **limits)
-    path = Path(host.environ["RECOVERY_CONFIG"])
-    document = {**yaml.safe_load(path.read_text()), "failsafe": {"enabled": False}}
-    path.write_text(yaml.safe_dump(document))
+    host.write_policy_of(targets, RESTART, sections={"failsafe": {"enabled": False}}, **limits)
     for one in hosts:
         one.environ |= {
             "RECOVERY_CONFIG": host.environ["RECOVERY_CONFIG"],

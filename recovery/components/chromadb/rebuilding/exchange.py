@@ -72,23 +72,22 @@ def place(index: Path | None, path: Path, exchange: Exchange) -> None:
     _sync(path)
 
 
-def perform(path: Path, exchange: Exchange, patience: float, kept: Path) -> int:
-    """Exchange them; the newest position of the log at that moment.
+def perform(connection: sqlite3.Connection, exchange: Exchange, kept: Path) -> int:
+    """Exchange them, when the transaction ends well; the newest position of the log by now.
 
-    Raises ``Overtaken`` where the old index was saved meanwhile, ``TargetUnreachable`` where the
-    database stays locked, ``RemedyError`` where the collection is gone or has another index.
+    Raises ``Overtaken`` where the old index was saved meanwhile, ``RemedyError`` where the
+    collection is gone or has another index.
     """
-    with _writing(path, patience) as connection:
-        current = current_index(connection, exchange.collection)
-        if current != (exchange.old if exchange.is_listed else None):
-            raise RemedyError(f"{exchange.name} has another index by now")
-        if not _exists(connection, exchange.collection):
-            raise RemedyError(f"{exchange.name} was deleted meanwhile")
-        if position(connection, exchange.old) > exchange.end:
-            raise Overtaken(exchange.name)
-        _keep_log(connection, exchange, kept)
-        _rename(connection, exchange)
-        return log_end(connection, exchange.collection)
+    current = current_index(connection, exchange.collection)
+    if current != (exchange.old if exchange.is_listed else None):
+        raise RemedyError(f"{exchange.name} has another index by now")
+    if not _exists(connection, exchange.collection):
+        raise RemedyError(f"{exchange.name} was deleted meanwhile")
+    if position(connection, exchange.old) > exchange.end:
+        raise Overtaken(exchange.name)
+    _keep_log(connection, exchange, kept)
+    _rename(connection, exchange)
+    return log_end(connection, exchange.collection)
 
 
 def revert(path: Path, exchange: Exchange, patience: float, kept: Path, *, overwrite: bool) -> None:
@@ -99,7 +98,7 @@ def revert(path: Path, exchange: Exchange, patience: float, kept: Path, *, overw
     """
     if exchange.old is not None and exchange.saved and not (path / exchange.old).is_dir():
         raise NotKept(f"the old index of {exchange.name} is gone from {path}")
-    with _writing(path, patience) as connection:
+    with writing(path, patience) as connection:
         current = current_index(connection, exchange.collection)
         if current == (exchange.old if exchange.is_listed else None):
             return
@@ -130,14 +129,14 @@ def current_index(connection: sqlite3.Connection, collection: str) -> str | None
 
 
 def is_in_place(path: Path, exchange: Exchange, patience: float) -> bool:
-    with _writing(path, patience) as connection:
+    with writing(path, patience) as connection:
         return current_index(connection, exchange.collection) == exchange.new
 
 
 def remove_unused(path: Path, segments: Iterator[str | None], patience: float) -> int:
     """Remove index folders that no collection has any more; how many. Raises ``RemedyError``."""
     removed = 0
-    with _writing(path, patience) as connection:
+    with writing(path, patience) as connection:
         used = {name for (name,) in connection.execute("SELECT id FROM segments")}
         for segment in segments:
             if segment is None or segment in used or not _is_segment(segment):
@@ -157,8 +156,11 @@ def _is_segment(name: str) -> bool:
 
 
 @contextmanager
-def _writing(path: Path, patience: float) -> Iterator[sqlite3.Connection]:
-    """The database for ourselves, for milliseconds; undone where anything is raised."""
+def writing(path: Path, patience: float) -> Iterator[sqlite3.Connection]:
+    """A transaction that no other writer comes into; undone where anything is raised.
+
+    Raises ``TargetUnreachable`` where the database stays locked for ``patience`` seconds.
+    """
     address = f"{(path / NAME).as_uri()}?mode=rw"
     try:
         with closing(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from recovery.components.chromadb.database import NAME
+from recovery.components.chromadb.orphans import is_index_name
 
 _POSITION = (
     "SELECT max(coalesce((SELECT max(seq_id) FROM embeddings_queue), 0),"
@@ -30,11 +30,12 @@ class Contents:
     position: int
     segments: frozenset[str]
     records: int
+    names: tuple[str, ...]
     mark: str
 
     def is_orphan(self, folder: str) -> bool:
         """A folder of an index whose collection was deleted: Chroma leaves it behind."""
-        return _is_uuid(folder) and folder not in self.segments
+        return is_index_name(folder) and folder not in self.segments
 
 
 def read(folder: Path) -> Contents:
@@ -56,12 +57,6 @@ def of(connection: sqlite3.Connection) -> Contents:
         position=int.from_bytes(position, "big") if isinstance(position, bytes) else int(position),
         segments=frozenset(str(one) for (one,) in segments),
         records=int(records),
+        names=tuple(str(name) for _, name in collections),
         mark=hashlib.sha256(repr((position, collections)).encode()).hexdigest()[:16],
     )
-
-
-def _is_uuid(name: str) -> bool:
-    try:
-        return str(uuid.UUID(name)) == name
-    except ValueError:
-        return False

@@ -56,6 +56,7 @@ class Manifest(StrictModel):
 
     ``position``: how far the log had come. ``chroma``: the version that opened and read the
     restored copy. ``stopped_seconds``: how long the server was down for it.
+    ``verified_seconds``: how long unpacking and reading it took.
     """
 
     format: Literal[1] = 1
@@ -74,6 +75,7 @@ class Manifest(StrictModel):
     queried: NonNegativeInt
     verified_at: AwareDatetime
     stopped_seconds: float = Field(ge=0)
+    verified_seconds: float = Field(default=0.0, ge=0)
 
     @property
     def bytes(self) -> int:

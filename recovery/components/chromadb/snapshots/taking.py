@@ -175,6 +175,7 @@ class _Taking:
             self.stopped_seconds = time.monotonic() - began
 
     def _verified(self, place: Path, made: Manifest) -> Manifest:
+        began = time.monotonic()
         restored = place / "restored"
         restored.mkdir()
         archive.unpack(place / manifest.ARCHIVE, made, restored, self.remaining)
@@ -186,6 +187,7 @@ class _Taking:
                 "collections": found.collections,
                 "queried": found.queried,
                 "verified_at": datetime.now(UTC),
+                "verified_seconds": round(time.monotonic() - began, 3),
             }
         )
 

@@ -1,0 +1,198 @@
+"""ChromaDB: snapshots, rollbacks and probes of a served directory, each beside the same by hand.
+
+By hand a snapshot is tar and zstd on a stopped directory, and a rollback is to stop the server, put
+the same archive in place of the directory, and start the server. Neither looks at what it did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import report, servers
+from recovery.components.chromadb.probe import light, probe
+from recovery.components.chromadb.rollback_undo import discard
+from recovery.components.chromadb.server import ServerProcess
+from recovery.components.chromadb.snapshot_rollback import SnapshotRollback, snapshot_rollback
+from recovery.components.chromadb.snapshots import taking
+from recovery.components.chromadb.target import ChromaTarget
+from recovery.deadline import Deadline
+from tests.chroma import ChromaDirectory, ManagedChroma, noise
+from tests.journals import MemoryJournal
+
+DIMENSION = 64
+SIZES = (2_000, 50_000)
+SECONDS = 600.0
+GLANCES = 20
+LIMITS = {"snapshot": 1.5, "rollback": 1.5, "shallow_ms": 50.0, "deep_s": 2.0}
+DEEP_SIZE = 50_000
+"""The size for which the limit of the deep probe holds."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """One served directory; what is measured is printed and collected, in seconds."""
+
+    where: Path
+    count: int
+    rounds: int
+    managed: ManagedChroma
+    found: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.managed.directory.path
+
+    @property
+    def target(self) -> ChromaTarget:
+        directory = self.where / "snapshots"
+        return self.managed.target(
+            collections={"docs": self.count},
+            snapshots={"directory": directory, "timeout": SECONDS, "keep": 2},
+        )
+
+    def note(self, name: str, seconds: list[float]) -> None:
+        self.found[name] = round(statistics.median(seconds), 3)
+        print(f"  {name:38} {self.found[name]:8.3f} s  of {len(seconds)}", flush=True)
+
+    def probes(self) -> None:
+        probe(self.target, SECONDS)
+        self.note("shallow probe", [timed(lambda: light(self.target, 60)) for _ in range(GLANCES)])
+        self.note("deep probe", [timed(lambda: probe(self.target, 60)) for _ in range(self.rounds)])
+
+    def snapshots(self) -> None:
+        for method in ("quiesce", "stop"):
+            taken = [self._take(method) for _ in range(self.rounds)]
+            self.note(f"snapshot, {method}: made", [one["made"] for one in taken])
+            self.note(f"snapshot, {method}: verified", [one["verified"] for one in taken])
+            self.note(f"snapshot, {method}: server down", [one["down"] for one in taken])
+        self.note("by hand: tar and zstd, stopped", [self._by_hand() for _ in range(self.rounds)])
+
+    def _take(self, method: Any) -> dict[str, float]:
+        began = time.perf_counter()
+        made = taking.take(self.target, "chromadb/bench", method=method)
+        took = time.perf_counter() - began
+        down = made.stopped_seconds
+        return {
+            # Ending and starting is the server's own time, which is not in the baseline either.
+            "made": took - made.verified_seconds - down,
+            "verified": made.verified_seconds,
+            "down": down,
+        }
+
+    def _by_hand(self) -> float:
+        server = ServerProcess(self.target, Deadline(SECONDS).remaining)
+        server.stop()
+        took = timed(lambda: pack(self.path, self.where / "by-hand.tar.zst"))
+        server.start()
+        return took
+
+    def rollbacks(self) -> None:
+        ours, by_hand, down = [], [], []
+        for number in range(self.rounds):
+            by_hand.append(self._restore_by_hand())
+            noise(self.managed.directory.segment / "data_level0.bin")
+            journal = MemoryJournal(self.where, recovery_id=f"bench-{number}", seconds=SECONDS)
+            ours.append(timed(lambda: self._roll_back(journal)))  # noqa: B023 - called at once
+            at = {step.text: step.at_seconds for step in journal.steps}
+            down.append(at["server started"] - at["server stopped"])
+            discard(self.target, SnapshotRollback(), journal.keep())
+        self.note("rollback", ours)
+        self.note("rollback: server down", down)
+        self.note("by hand: stop, unpack, start", by_hand)
+        if not probe(self.target, SECONDS).healthy:
+            raise RuntimeError("the restored server is not healthy")
+
+    def _roll_back(self, journal: MemoryJournal) -> None:
+        snapshot_rollback.remedy(self.target, SnapshotRollback(), journal)
+
+    def _restore_by_hand(self) -> float:
+        """The archive of our own snapshot, which is the same work for both."""
+        (newest, *_) = taking.settings(self.target)[1].snapshots()
+        archive = taking.settings(self.target)[1].archive(newest.name)
+        server = ServerProcess(self.target, Deadline(SECONDS).remaining)
+
+        def restore() -> None:
+            server.stop()
+            shutil.rmtree(self.path)
+            self.path.mkdir()
+            subprocess.run(["tar", "--zstd", "-xf", archive, "-C", self.path], check=True)
+            server.start()
+
+        return timed(restore)
+
+    def ratios(self) -> dict[str, float]:
+        found = self.found
+        made = max(found["snapshot, quiesce: made"], found["snapshot, stop: made"])
+        return {
+            "snapshot": round(made / found["by hand: tar and zstd, stopped"], 2),
+            "rollback": round(found["rollback"] / found["by hand: stop, unpack, start"], 2),
+            "shallow_ms": round(found["shallow probe"] * 1000, 1),
+            "deep_s": found["deep probe"],
+        }
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def pack(source: Path, archive: Path) -> None:
+    """As one would, and on the disk when it returns, like ours."""
+    command = f"tar -C {source} -cf - . | zstd -q -3 -T0 -f -o {archive} && sync {archive}"
+    subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True)
+
+
+def measure(where: Path, count: int, rounds: int) -> Bench:
+    directory = ChromaDirectory.build(where / "chroma", count=count, dimension=DIMENSION)
+    bench = Bench(where, count, rounds, ManagedChroma(directory, name=f"bench-{count}").start())
+    try:
+        print(f"{count} × {DIMENSION}", flush=True)
+        bench.probes()
+        bench.snapshots()
+        bench.rollbacks()
+    finally:
+        bench.managed.kill()
+    return bench
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=5)
+    said = parser.parse_args()
+    found = {}
+    with servers.folder() as where:
+        os.environ["RECOVERY_STATE_DIR"] = str(where / "state")
+        for count in said.sizes:
+            found[count] = measure(where / str(count), count, said.rounds)
+            shutil.rmtree(where / str(count))
+    ratios = {str(count): bench.ratios() for count, bench in found.items()}
+    report.finish(
+        "chromadb",
+        n=said.rounds,
+        unit="s",
+        ours={str(count): bench.found for count, bench in found.items()},
+        baseline="by hand",
+        ratio=ratios,
+        limit=LIMITS,
+        ok=all(
+            ratio <= LIMITS[name]
+            for count, named in ratios.items()
+            for name, ratio in named.items()
+            if name != "deep_s" or int(count) <= DEEP_SIZE
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
