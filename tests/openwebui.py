@@ -116,7 +116,7 @@ class OpenWebui:
         claims: dict[str, Any] = {
             "id": "user-1",
             "jti": str(time.time_ns()),
-            "iat": int(time.time()),
+            "iat": int(time.time() - made_ago),
         }
         if lives is not None:
             claims["exp"] = int(time.time() + lives)
