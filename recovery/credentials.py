@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from recovery.errors import TargetRefused
+from recovery.errors import SetupError, TargetRefused
 
 MAX_BYTES = 64 * 1024
 
@@ -35,6 +36,22 @@ def reveal(secret: SecretStr | None, file: Path | None) -> str | None:
     if not content:
         raise TargetRefused(f"the secret in {file} cannot be read: it is empty")
     return content
+
+
+def make_once(file: Path) -> str:
+    """A secret for this machine's own user, made once and kept; raises ``SetupError``."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return file.read_text().strip()
+        with os.fdopen(descriptor, "w") as sink:
+            secret = secrets.token_urlsafe(32)
+            sink.write(f"{secret}\n")
+            return secret
+    except OSError as error:
+        raise SetupError(f"cannot keep a secret in {file}: {error.strerror}") from error
 
 
 def named(variable: str) -> str | None:

@@ -19,7 +19,7 @@ import yaml
 from tests.servers import free_port
 from tests.waiting import until
 
-REQUIRE = "RECOVERY_REQUIRE_PROMETHEUS"
+REQUIRE = "RECOVERY_REQUIRE_TOOLS"
 
 
 def tool(*names: str) -> str:

@@ -59,10 +59,12 @@ class RedisServer:
     options: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    password: str | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        proof = f":{self.password}@" if self.password else ""
+        return f"redis://{proof}127.0.0.1:{self.port}/0"
 
     def start(self, *, wait: bool = True) -> RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)

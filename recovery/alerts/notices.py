@@ -168,7 +168,7 @@ def _page_name(kind: str, component: str, strategy: str | None) -> str:
     if kind in ("level", "resolved"):
         return "escalation"
     if kind in ("degraded", "degraded_over"):
-        return f"{component}-unavailable"
+        return f"mode-{component}-unavailable"
     if strategy is not None:
         return f"{component}-{strategy}".replace("_", "-")
     return "audit" if component == "audit" else "README"

@@ -11,6 +11,7 @@ from recovery.cli import (
     auditing,
     completing,
     deciding,
+    flowering,
     looking,
     recovering,
     running,
@@ -50,6 +51,7 @@ for _group in (
     deciding,
     running,
     serving,
+    flowering,
     completing,
 ):
     for _command in _group.COMMANDS:

@@ -1,4 +1,4 @@
-"""Commands that only read: ``status``, ``history``, ``metrics``, ``workers``, ``routes``, …"""
+"""Commands that only read: of the system's state, its workers, its routes and its policy."""
 
 from __future__ import annotations
 
@@ -198,17 +198,22 @@ def _summary(now: Any) -> dict[str, Any]:
 
 @click.command()
 @json_option
+@click.option("--alive", metavar="NODE", help="Say nothing; end with 1 unless this one lives.")
 @reports_errors
-def workers(as_json: bool) -> None:
+def workers(as_json: bool, alive: str | None) -> None:
     """Show the workers of all hosts, and the queues that nobody consumes.
 
     \b
     Example:
       recovery workers --json
+      recovery workers --alive redis@web-1
     """
-    from recovery import registry
+    from recovery import places, registry
 
     seen = registry.workers(session.control())
+    if alive is not None:
+        node = alive if "@" in alive else f"{alive}@{places.host_name()}"
+        sys.exit(0 if any(one.is_alive for one in seen if one.worker.node == node) else 1)
     nobodys = registry.unconsumed(registry.queues_of(session.policy()), seen)
     if as_json:
         session.show({"workers": [s.as_dict() for s in seen], "unconsumed_queues": list(nobodys)})

@@ -157,8 +157,10 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
         if house.environment.is_embedded:
             house.add(embedded.program(house.environment, holds=lock))
         house.add_worker("dispatch", ["dispatch", *bare_queues()], 1)
-        house.add_worker("redis", ["redis", f"redis.{house.environment.host}"], 2)
-        house.add_worker("system", ["system", f"system.{house.environment.host}"], 1)
+        for component in house.policy.components:
+            queues = [component, f"{component}.{house.environment.host}"]
+            # Whoever repairs the Redis of many must not wait for another repair.
+            house.add_worker(component, queues, 2 if component == "redis" else 1)
         # Two, so that a channel that keeps an alert waiting never keeps the maintenance waiting.
         house.add_worker("upkeep", _upkeep_queues(house.environment.host), 2, beat=True)
         house.add_probes("probes", host_queues())

@@ -21,7 +21,7 @@ import yaml
 MAX_CLIENTS = 40
 COOLDOWN_SECONDS = 3
 FAULTS = 3
-WORKERS = 4
+WORKERS = 3
 CORRUPT = 500
 
 T = TypeVar("T")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from recovery.controlplane import ControlPlane
     from recovery.http.settings import Settings
 
-FRESH_SECONDS = 0.5
+FRESH_SECONDS = 1.0
 """A measurement this young is given again: asking more often costs the control plane nothing."""
 
 
@@ -33,6 +34,7 @@ class Context:
     """What sends messages; the process's own where none is given."""
     _last: Measurement | None = field(default=None, init=False)
     _last_at: float = field(default=0.0, init=False)
+    _made: dict[str, tuple[Measurement, bytes]] = field(default_factory=dict, init=False)
     _measuring: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def measured(self, max_age: float = FRESH_SECONDS) -> Measurement:
@@ -42,6 +44,13 @@ class Context:
                 self._last = measure(self.control, self.policy, self.environment)
                 self._last_at = time.monotonic()
             return self._last
+
+    def once(self, now: Measurement, name: str, make: Callable[[], bytes]) -> bytes:
+        """What is made of one measurement, made once."""
+        held = self._made.get(name)
+        if held is None or held[0] is not now:
+            held = self._made[name] = (now, make())
+        return held[1]
 
 
 def context_of(request: Request) -> Context:

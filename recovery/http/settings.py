@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from recovery.credentials import reveal
+from recovery.credentials import make_once, reveal
 from recovery.environment import secret
-from recovery.errors import ConfigError, SetupError, TargetRefused
+from recovery.errors import ConfigError, TargetRefused
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -87,7 +86,7 @@ def settle(
             "RECOVERY_HTTP_TOKEN_FILE or http.token_file, or listen on 127.0.0.1"
         )
     made = None if token else environment.state_dir / MADE_TOKEN_NAME
-    known = token or _make(environment.state_dir / MADE_TOKEN_NAME)
+    known = token or make_once(environment.state_dir / MADE_TOKEN_NAME)
     _check(known, read_token)
     return Settings(
         host=address,
@@ -154,19 +153,3 @@ def _check(token: str, read_token: str | None) -> None:
             )
     if token == read_token:
         raise ConfigError("the HTTP token and the read token are the same")
-
-
-def _make(file: Path) -> str:
-    """A token for this machine's own user, made once; raises ``SetupError``."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return file.read_text().strip()
-        with os.fdopen(descriptor, "w") as sink:
-            token = secrets.token_urlsafe(32)
-            sink.write(f"{token}\n")
-            return token
-    except OSError as error:
-        raise SetupError(f"cannot keep an HTTP token in {file}: {error.strerror}") from error

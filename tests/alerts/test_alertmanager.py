@@ -64,7 +64,7 @@ def test_what_holds_after_a_failure_is_shown_until_it_is_over(
         "https://docs.example.org/runbooks/redis-reconnect.md"
     )
     assert mode["labels"]["mode"] == "redis_unavailable"
-    assert mode["annotations"]["runbook_url"].endswith("/redis-unavailable.md")
+    assert mode["annotations"]["runbook_url"].endswith("/mode-redis-unavailable.md")
     assert concluded["labels"]["result"] == "failed"
     assert datetime.now(UTC) < ends(cooldown) < datetime.now(UTC) + timedelta(seconds=301)
 

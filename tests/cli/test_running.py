@@ -13,10 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from recovery import registry
 from recovery.cli import main
-from recovery.config import Environment
+from recovery.config import Environment, load_policy
 from recovery.controlplane import ControlPlane
 from recovery.embedded import answers
 from tests.cli.test_commands import recovery
@@ -27,7 +28,7 @@ from tests.supervising import Supervised, supervised
 from tests.waiting import until
 
 COMMAND = ("-c", "from recovery.cli import main; main()")
-UP_WORKERS = 4
+UP_WORKERS = 3
 
 
 @pytest.fixture
@@ -60,6 +61,25 @@ def wait_for_workers(stack: Stack, environment: Environment) -> None:
 
 def everything_ended(family: list[psutil.Process]) -> bool:
     return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
+
+
+@pytest.mark.slow
+def test_up_consumes_every_queue_of_the_policy(
+    stack: Stack, embedded: Environment, run: Any
+) -> None:
+    document = yaml.safe_load(stack.policy_file.read_text())
+    document["recovery"]["chromadb"] = {"strategies": [{"name": "query_retry"}]}
+    document["recovery"]["openwebui"] = {"strategies": [{"name": "token_refresh"}]}
+    stack.policy_file.write_text(yaml.safe_dump(document))
+    wanted = registry.queues_of(load_policy(stack.policy_file))
+    assert {"redis", "chromadb", "openwebui"} <= set(wanted)
+
+    def left() -> tuple[str, ...]:
+        return registry.unconsumed(wanted, registry.workers(stack.control))
+
+    with run("up"):
+        until(lambda: answers(embedded), seconds=20, what="the control Redis answers")
+        until(lambda: not left(), seconds=60, what="every queue is consumed")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -67,7 +68,8 @@ def remember(target: HostTarget, found: Remembered) -> None:
         draft.write_text(found.as_json())
         draft.replace(path)
     except OSError:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
         _unwritten[path] = found
     else:
         _unwritten.pop(path, None)

@@ -87,6 +87,7 @@ function set(element, text) {
 function tick() {
   const now = Date.now() + offset;
   for (const t of document.querySelectorAll("time[data-until]")) set(t, spoken((t.dataset.until - now) / 1000));
+  for (const t of document.querySelectorAll("time[data-since]")) set(t, `for ${spoken((now - t.dataset.since) / 1000)}`);
   for (const t of document.querySelectorAll("time[data-ago]")) set(t, `${spoken((now - t.dataset.ago) / 1000)} ago`);
   for (const t of document.querySelectorAll("time[data-clock]:not([title])")) {
     const at = new Date(Number(t.dataset.clock));
@@ -109,7 +110,7 @@ function filter() {
     let some = 0;
     for (const row of group.querySelectorAll("tr[data-s]")) {
       const word = row.dataset.s;
-      const is = fits(row.id.slice(2), row.dataset.c) && (!s || s === word || (s === "unwell" && UNWELL.has(word)));
+      const is = fits(row.id.slice(2), row.id.slice(2).split("/")[0]) && (!s || s === word || (s === "unwell" && UNWELL.has(word)));
       if (row.hidden === is) row.hidden = !is;
       all += 1;
       some += is;

@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ import pytest
 
 from recovery.components.system.disk_cleanup import DiskCleanup, disk_cleanup
 from recovery.components.system.filesystems import Usage
+from recovery.components.system.open_files import ByProcesses
 from recovery.components.system.probe import probe
+from recovery.components.system.survey import Age
+from recovery.components.system.sweep import Changed, remove
 from recovery.components.system.target import Band, HostTarget, HostThresholds
 from recovery.config import load_policy
 from recovery.errors import ConfigError, DeadlineExceeded, NothingFreed
@@ -310,7 +315,7 @@ def test_a_cleanup_that_is_killed_has_listed_all_that_it_removed(tmp_path: Path)
         "clean_all(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(folder)])
-    until(lambda: sum(1 for _ in folder.iterdir()) < 5000, what="some files are gone")
+    until(lambda: sum(1 for _ in folder.iterdir()) < 5000, seconds=60, what="some are gone")
 
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -414,3 +419,74 @@ def test_a_policy_may_have_deleted_files_emptied_but_never_mapped_ones(
     assert Usage.of(str(folder)).used == pytest.approx(28e6, rel=0.01)
     clean_all(tmp_path, folder, truncate_deleted=True)
     assert Usage.of(str(folder)).used == pytest.approx(8e6, rel=0.01)
+
+
+def test_what_vanishes_is_no_error_and_what_grows_meanwhile_stays_whole(
+    tmp_path: Path, mount: Mount
+) -> None:
+    folder = mount(64)
+    for kind in ("old", "vanishing", "growing"):
+        for number in range(400):
+            fill(folder / kind / str(number), 0.01)
+    second = 1.0
+    until(lambda: time.time() - (folder / "growing" / "399").stat().st_ctime > 2 * second)
+    stop = threading.Event()
+    growing = [folder / "growing" / str(number) for number in range(400)]
+
+    def meddle() -> None:
+        for number in range(400):
+            (folder / "vanishing" / str(number)).unlink(missing_ok=True)
+            for path in growing[:: 1 + number % 7]:
+                if stop.is_set():
+                    return
+                with path.open("ab") as sink:
+                    sink.write(b"x")
+
+    for path in growing:
+        with path.open("ab") as sink:
+            sink.write(b"x")
+    meddling = threading.Thread(target=meddle)
+    meddling.start()
+    journal = clean_all(tmp_path, folder, preserve_days=second / 86_400)
+    stop.set()
+    meddling.join()
+
+    assert not list((folder / "old").iterdir())
+    assert all(path.stat().st_size > 10_000 for path in growing)
+    (report,) = (step for step in journal.steps if step.text.startswith("done below"))
+    assert int(report.figures["files"] or 0) <= 800
+
+
+def test_a_file_that_changes_between_look_and_removal_stays(tmp_path: Path) -> None:
+    """Each in the one moment in which it could matter."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    age, held = Age(seconds=0.3), ByProcesses()
+
+    def looked_at(name: str) -> os.stat_result:
+        (folder / name).write_bytes(b"old")
+        os.utime(folder / name, (0, 0))
+        return (folder / name).stat()
+
+    names = ("grown", "replaced", "linked", "old")
+    seen = {name: looked_at(name) for name in names}
+    until(lambda: time.time() > seen["old"].st_ctime + 0.4)
+    age = replace(age, now=time.time())
+    (folder / "grown").write_bytes(b"new")
+    (folder / "other").write_bytes(b"other")
+    (folder / "other").replace(folder / "replaced")
+    (folder / "linked").unlink()
+    (folder / "linked").symlink_to(folder / "old")
+
+    try:
+        for name in ("grown", "replaced"):
+            with pytest.raises(Changed):
+                remove(descriptor, name, seen[name], age, held)
+        with pytest.raises(OSError, match="symbolic links"):
+            remove(descriptor, "linked", seen["linked"], age, held)
+        remove(descriptor, "old", seen["old"], age, held)
+    finally:
+        os.close(descriptor)
+
+    assert sorted(path.name for path in folder.iterdir()) == ["grown", "linked", "replaced"]
