@@ -1,18 +1,23 @@
-"""Our HTTP side in front of a stack, as Alertmanager reaches it."""
+"""Our HTTP side in front of a stack: the real server, in the test's own process."""
 
 from __future__ import annotations
 
-import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
-from recovery.alertmanager import receive
+from recovery.config import Environment
+from recovery.http.context import Context
+from recovery.http.serving import Server, listening, server
+from recovery.http.settings import settle
 from tests.stack import Stack
+from tests.waiting import until
+
+TOKEN = "a-token-of-the-tests-0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +26,25 @@ class Front:
     token: str
 
 
+@contextmanager
+def running(context: Context, listener: socket.socket) -> Iterator[Server]:
+    """Serve on a thread until the block ends."""
+    served = server(context)
+    thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    until(lambda: served.started, what="the server listens")
+    yield served
+    served.should_exit = True
+    thread.join(15)
+
+
 @pytest.fixture
 def front(stack: Stack) -> Iterator[Front]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            payload = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            receive(stack.control, stack.policy, payload, app=stack.app)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield Front(f"http://127.0.0.1:{server.server_address[1]}", "token")
-    server.shutdown()
-    server.server_close()
+    environment = Environment.read(stack.environ)
+    listener = listening("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    environ = {"RECOVERY_HTTP_TOKEN": TOKEN}
+    settings = settle(stack.policy, environment, port=port, environ=environ)
+    context = Context(stack.control, stack.policy, environment, settings, stack.app)
+    with running(context, listener):
+        yield Front(f"http://127.0.0.1:{port}", TOKEN)

@@ -7,6 +7,7 @@ const live = byId("live"), told = byId("told"), filters = byId("filters");
 let offset = Number(document.body.dataset.now) - Date.now();
 let place = document.body.dataset.place;
 let pause = 1000;
+let isLacking = false;
 
 // --- pieces -----------------------------------------------------------------------------------
 
@@ -26,7 +27,8 @@ function keep(old, fresh) {
 
 function put(key, html) {
   const old = byId(key);
-  if (!old) return;
+  // The page was opened while nothing could be seen.
+  if (!old) { isLacking ||= key.startsWith("t:"); return; }
   const fresh = parsed(html);
   if (old.tagName === "TR") {
     old.replaceWith(fresh);
@@ -42,6 +44,7 @@ function receive(message) {
   const said = JSON.parse(message.data);
   offset = said.now - Date.now();
   for (const [key, html] of said.pieces) put(key, html);
+  if (isLacking) { location.reload(); return; }
   place = message.lastEventId || place;
   filter();
   tick();
