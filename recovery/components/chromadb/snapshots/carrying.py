@@ -38,8 +38,8 @@ class Order:
 
 @dataclass(slots=True)
 class Carried:
-    """``unreadable``: newer records of which something is nowhere; ``new_collections``: those that the
-    snapshot does not know, which are left where they are."""
+    """``unreadable``: newer records of which something is nowhere; ``new_collections``: those that
+    the snapshot does not know, which are left where they are."""
 
     records: int = 0
     unreadable: int = 0
