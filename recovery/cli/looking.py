@@ -42,11 +42,29 @@ def status(as_json: bool) -> None:
     off = [(d.scope, d.by, d.reason, d.seconds_left) for d in now.disabled]
     session.table("Disabled", ("scope", "by", "reason", "seconds left"), off)
     targets = [
-        (t.target, t.level, f"{t.attempts_in_hour}/{t.max_attempts_per_hour}", t.phase, t.holder)
+        (
+            t.target,
+            *_seen(t.seen),
+            t.level,
+            f"{t.attempts_in_hour}/{t.max_attempts_per_hour}",
+            t.phase,
+            t.holder,
+        )
         for t in now.targets
     ]
-    session.table("Targets", ("target", "level", "attempts/h", "phase", "holder"), targets)
+    columns = ("target", "state", "found", "level", "attempts/h", "phase", "holder")
+    session.table("Targets", columns, targets)
     session.table("Recent Recoveries", _COLUMNS, [_row(entry) for entry in now.recent])
+
+
+def _seen(found: Any) -> tuple[str, str]:
+    """What the last probes say of a target, and why nothing is done about it where that is so."""
+    if found is None:
+        return "not probed", ""
+    said = [found.failure_type, found.summary] if found.failure_type else [found.summary]
+    if found.refused:
+        said.append(f"held: {found.refused}")
+    return found.state.value, ", ".join(part for part in said if part)
 
 
 _COLUMNS = ("time (UTC)", "target", "strategy", "result", "seconds", "why", "before → after", "id")
