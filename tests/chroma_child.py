@@ -86,8 +86,21 @@ def keep_adding(path: str, said: dict[str, Any]) -> dict[str, Any]:
 
 def add_one(path: str, said: dict[str, Any]) -> dict[str, Any]:
     docs = client(path).get_collection("docs")
-    docs.add(ids=["late"], embeddings=vectors(1, said["dimension"], seed=1), documents=["late"])
+    docs.add(
+        ids=["late"],
+        embeddings=vectors(1, said["dimension"], seed=1),
+        documents=["late"],
+        metadatas=[{"late": True, "n": 3}],
+    )
     return {"docs": docs.count()}
+
+
+def one(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """All of one record."""
+    docs = client(path).get_collection("docs")
+    got = docs.get(ids=[said["name"]], include=["embeddings", "documents", "metadatas"])
+    vectors = [[round(float(part), 5) for part in vector] for vector in got["embeddings"]]
+    return {**{key: got[key] for key in ("ids", "documents", "metadatas")}, "vectors": vectors}
 
 
 def delete(path: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +214,7 @@ if __name__ == "__main__":
         "contents": contents,
         "delete": delete,
         "keep_adding": keep_adding,
+        "one": one,
         "query": query,
         "remove": remove,
         "right": right,
