@@ -16,7 +16,6 @@ pytest_plugins = [
     "tests.chroma",
     "tests.http.chromium",
     "tests.monitoring",
-    "tests.serving",
     "tests.upstreams",
     "tests.openwebui",
 ]
