@@ -2,11 +2,13 @@
 
 An empty file in the state directory, named after the worker, its process id and its start, and
 touched with every message: that works without the broker, and on a full disk once it is there.
+Containers that share the directory have process ids of their own, and leave each other's alone.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +30,7 @@ class Sign:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path.touch()
         for path in self._path.parent.glob("*@*"):
-            if not _is_alive(path):
+            if _is_here(path) and not _is_alive(path):
                 path.unlink(missing_ok=True)
 
     def touch(self) -> None:
@@ -39,8 +41,8 @@ class Sign:
 def living(name: str) -> Iterator[tuple[int, Path]]:
     """Process id and file of each process that lives and is this worker."""
     for path in sorted(_folder().glob(f"{name}@*")):
-        if _is_alive(path):
-            yield int(path.name.rpartition("@")[2].partition("-")[0]), path
+        if _is_here(path) and _is_alive(path):
+            yield _pid(path), path
 
 
 def _folder() -> Path:
@@ -48,12 +50,22 @@ def _folder() -> Path:
 
 
 def _is_alive(path: Path) -> bool:
-    mark = path.name.rpartition("@")[2]
-    pid = mark.partition("-")[0]
-    return pid.isdigit() and _mark(int(pid)) == mark
+    return path.name.endswith(f"@{_mark(_pid(path))}")
+
+
+def _is_here(path: Path) -> bool:
+    return re.search(rf"@{_namespace()}-\d+-\d+$", path.name) is not None
+
+
+def _pid(path: Path) -> int:
+    return int(path.name.rpartition("@")[2].split("-")[1])
 
 
 def _mark(pid: int) -> str | None:
-    """Process id and start in clock ticks; None where it is dead."""
+    """Namespace, process id and start in clock ticks; None where it is dead."""
     found = identity(pid)
-    return found and "-".join(found.split()[:2])
+    return found and "-".join([str(_namespace()), *found.split()[:2]])
+
+
+def _namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recovery import disabling, metrics, modes, registry
 from recovery.controlplane import reachable
-from recovery.observations import Observation
+from recovery.observations import FIELDS, Observation
 from recovery.strategy import COMPONENTS
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def measure(
         json.dumps([str(ref) for ref in refs]),
         json.dumps(scopes),
         json.dumps([] if broker else names),
+        json.dumps(FIELDS),
     )
     now_ms, counters, active, pending, audited, states, off, nodes, lengths = answer
     seen = registry.read(map(_as_dict, nodes), now_ms)
@@ -164,22 +165,23 @@ def sent_ms(message: str) -> str:
         return ""
 
 
-def _state(policy: Policy, ref: TargetRef, row: list[Any]) -> TargetState:
-    level, trial, cooldown_ms, attempts, lease, phase, holder, last, seen = row
+def _state(policy: Policy, ref: TargetRef, text: str) -> TargetState:
+    level, trial, cooldown_ms, attempts, lease, phase, holder, last, seen = json.loads(text)
     past = json.loads(last) if last else {}
+    found = {name: value for name, value in zip(FIELDS, seen, strict=True) if value is not False}
     return TargetState(
         target=str(ref),
         level=int(level or 1),
         attempts_in_hour=attempts,
         max_attempts_per_hour=policy.limits(ref).max_attempts_per_hour,
         cooldown_seconds=cooldown_ms / 1000 if cooldown_ms > 0 else None,
-        on_probation=trial is not None,
-        recovery_id=lease,
-        phase=phase,
-        holder=holder,
+        on_probation=trial is not False,
+        recovery_id=lease or None,
+        phase=phase or None,
+        holder=holder or None,
         last_result=past.get("result"),
         last_strategy=past.get("strategy"),
-        seen=Observation.from_hash(ref, _as_dict(seen)) if seen else None,
+        seen=Observation.from_hash(ref, found) if found else None,
     )
 
 

@@ -40,6 +40,23 @@ RECENT_SECONDS = 15.0
 """How old a look may be that is to confirm what another one finds now."""
 
 
+FIELDS = (
+    "state",
+    "since_ms",
+    "healthy",
+    "failure_type",
+    "summary",
+    "figures",
+    "at_ms",
+    "latency_ms",
+    "depth",
+    "host",
+    "refused_why",
+    "retry_ms",
+)
+"""What ``Observation.from_hash`` reads of all that is stored."""
+
+
 class Depth(StrEnum):
     """A light probe costs milliseconds; a deep one looks at everything that it can."""
 

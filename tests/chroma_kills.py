@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from recovery.components.chromadb.rollback_undo import discard
@@ -29,7 +30,10 @@ from tests.servers import free_port
 SECONDS = 120.0
 PARAMETERS = SnapshotRollback()
 
+STEPS = ("", "unpacked", "server stopped", "replaced", "server started")
+
 _context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([__name__, "recovery.components.chromadb.served"])
 
 Run = Callable[[ChromaTarget, MemoryJournal], object]
 
@@ -89,9 +93,17 @@ class Kills:
         self._damage()
         journal = self._journal(str(number))
         for _ in range(kills):
-            child = _context.Process(target=_run, args=(self.run, self.target, journal, environ()))
+            # Most of the time goes into few steps; the moments between the others are short.
+            step = random.choice(STEPS)
+            reached = _context.Event()
+            if step:
+                journal.after(step, reached.set)
+            arguments = (self.run, self.target, journal, environ(), reached, step)
+            child = _context.Process(target=_run, args=arguments)
             child.start()
-            child.join(0.1 + self.longest * random.random())
+            journal.watchers.clear()
+            reached.wait()
+            child.join(self.longest * random.random() ** 4)
             child.kill()
             child.join()
             self.kills += child.exitcode == -9
@@ -132,9 +144,22 @@ def environ() -> dict[str, str]:
     return dict(os.environ)
 
 
-def _run(run: Run, target: ChromaTarget, journal: MemoryJournal, said: dict[str, str]) -> None:
+def _run(
+    run: Run,
+    target: ChromaTarget,
+    journal: MemoryJournal,
+    said: dict[str, str],
+    reached: Event,
+    step: str,
+) -> None:
     os.environ.update(said)
-    run(target, journal)
+    if not step:
+        reached.set()
+    try:
+        run(target, journal)
+    finally:
+        # A run that resumes another may not need the step.
+        reached.set()
 
 
 def digest(folder: Path) -> str:

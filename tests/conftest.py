@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.chroma",
     "tests.http.chromium",
     "tests.monitoring",
+    "tests.serving",
     "tests.upstreams",
     "tests.openwebui",
 ]

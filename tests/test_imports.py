@@ -15,8 +15,12 @@ SUPERVISOR = "import recovery.supervisor, recovery.liveness, recovery.instance, 
 
 @pytest.mark.parametrize(
     ("program", "unwanted"),
-    [(WORKER, {"chromadb", "docker", "httpx"}), (SUPERVISOR, {"celery", "kombu", "redis"})],
-    ids=["redis worker", "supervisor"],
+    [
+        (WORKER, {"chromadb", "docker", "fastapi", "httpx", "jinja2", "prometheus_client"}),
+        (SUPERVISOR, {"celery", "kombu", "redis"}),
+        ("import recovery.cli.serving", {"fastapi", "jinja2", "prometheus_client", "uvicorn"}),
+    ],
+    ids=["redis worker", "supervisor", "command line"],
 )
 def test_a_process_does_not_load_what_it_does_not_need(program: str, unwanted: set[str]) -> None:
     loaded = subprocess.run(

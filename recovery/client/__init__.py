@@ -1,15 +1,18 @@
 """What an application imports to live well with this system. It needs the control plane's address.
 
-``protect`` renews a Redis client's connections when a repair asks for it, ``report`` tells of a
-failure; what works now is asked of ``recovery.degraded``. One background thread does all of it; no
-call waits for the network, and none fails because this system is away.
+``protect`` renews a Redis client's connections when a repair asks for it, ``open_chroma`` opens a
+ChromaDB anew, ``report`` tells of a failure; what works now is asked of ``recovery.degraded``. One
+background thread does all of it; no call waits for the network, and none fails because this system
+is away.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from recovery.client.chroma import Reloading
 from recovery.client.listener import LISTENER
 from recovery.environment import is_client_off
 from recovery.events import TargetRef
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "open_async_redis",
+    "open_chroma",
     "open_redis",
     "protect",
     "report",
@@ -79,6 +83,22 @@ def open_async_redis(url: str, *, target: str, **options: Any) -> redis.asyncio.
 
     client: Redis = Redis.from_url(url, **options)
     return protect(client, target)
+
+
+def open_chroma(open_client: Callable[[], Any], *, target: str) -> Reloading:
+    """A Chroma client that opens anew whenever a repair of the target asks for it.
+
+    ``open_client`` makes one: ``lambda: chromadb.PersistentClient(path)``. Use
+    ``.collection(name)`` as Chroma's own, or ``with ….client() as client:`` for everything else;
+    what is under way when the notice comes ends first. Raises ``InvalidEvent`` where ``target``
+    cannot name one.
+    """
+    ref = TargetRef.parse(target)
+    reloading = Reloading(open_client)
+    if not is_client_off():
+        LISTENER.reloads.protect(reloading, str(ref))
+        LISTENER.start_unasked()
+    return reloading
 
 
 def report(failure: BaseException | str, *, target: str, every: float = EVERY_SECONDS) -> bool:

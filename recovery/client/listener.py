@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from recovery.client.chroma import Reloads
 from recovery.client.knowledge import Knowledge, Subscriber
 from recovery.client.looks import Looks
 from recovery.client.renewals import Renewals
@@ -74,6 +75,7 @@ class Listener:
     def __init__(self) -> None:
         self.knowledge = Knowledge()
         self.renewals = Renewals()
+        self.reloads = Reloads()
         self.looks = Looks()
         self.routes = Routes()
         self.outbox = Outbox()
@@ -125,6 +127,7 @@ class Listener:
         if thread is not None and thread is not threading.current_thread():
             thread.join(CONNECT_TIMEOUT + ANSWER_TIMEOUT + TICK_SECONDS)
         self.renewals.clear()
+        self.reloads.clear()
         self.knowledge = Knowledge()
         self.looks = Looks()
         self.routes = Routes()
@@ -167,6 +170,7 @@ class Listener:
         self._lock, self._gate = threading.Lock(), threading.Lock()
         self.outbox = Outbox()
         self.renewals.after_fork()
+        self.reloads.after_fork()
         self.knowledge.lose()
         self.looks = Looks()
         if self._thread is not None:
@@ -235,7 +239,7 @@ class Listener:
 
     def _take(self, heard: Heard) -> None:
         hearers = {
-            NOTICES: self.renewals.hear,
+            NOTICES: self._hear_notice,
             DEGRADED: self.knowledge.hear,
             ROUTES: self.routes.hear,
         }
@@ -243,6 +247,10 @@ class Listener:
             hearers[heard.channel](heard.text)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("a message of %s cannot be read: %r", heard.channel, error)
+
+    def _hear_notice(self, text: str) -> None:
+        self.renewals.hear(text)
+        self.reloads.hear(text)
 
     def _take_all(self, held: Mapping[str, Mapping[str, str]]) -> None:
         self.knowledge.read(held[DEGRADED])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -22,6 +22,7 @@ from recovery.errors import (
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from pydantic import BaseModel
     from starlette.types import Send
 
 RETRY_SECONDS = 2
@@ -48,6 +49,11 @@ _CODES = {
 
 def body(code: str, message: str, facts: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"error": code, "message": message, "facts": facts or {}}
+
+
+def rendered(answer: BaseModel) -> Response:
+    """An answer of ours as it is; FastAPI would check and copy it first, each time."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def refuse(

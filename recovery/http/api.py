@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from recovery import approvals, audit, disabling, evidence, holdings, producer, records, registry
 from recovery.errors import InvalidEvent
 from recovery.events import Source, TargetRef
-from recovery.http import models
+from recovery.http import answers, models
 from recovery.http.context import Context, caller_of, context_of
 from recovery.http.standing import Standing, standings
 from recovery.messages import check_scope, read_event
@@ -22,39 +22,57 @@ router = APIRouter(
     responses={code: {"model": models.Failed} for code in (401, 422, 503)},
 )
 
+_OF_STATE = (
+    "target",
+    "level",
+    "attempts_left",
+    "attempts_in_hour",
+    "max_attempts_per_hour",
+    "cooldown_seconds",
+    "on_probation",
+    "recovery_id",
+    "phase",
+    "holder",
+    "last_result",
+    "last_strategy",
+)
+
 In = Annotated[Context, Depends(context_of)]
 
 
-@router.get("/status")
-def status(context: In) -> models.Status:
+@router.get("/status", response_model=models.Status)
+def status(context: In) -> Response:
     """Totals, targets, approvals, degraded modes and disabled scopes, all of one moment."""
     now = context.measured()
-    return models.Status(
-        recoveries=now.counted.recovered + now.counted.failed,
-        recovered=now.counted.recovered,
-        failed=now.counted.failed,
-        refused=sum(now.counted.refused.values()),
-        success_rate=now.counted.success_rate,
-        targets=tuple(_target(context, one) for one in standings(now)),
-        degraded_modes=tuple(models.DegradedMode(**mode.as_dict()) for mode in now.degraded),
-        pending_approvals=_pending(context),
-        disabled=tuple(models.Disabled.model_validate(scope) for scope in now.disabled),
+    return answers.rendered(
+        models.Status.model_construct(
+            recoveries=now.counted.recovered + now.counted.failed,
+            recovered=now.counted.recovered,
+            failed=now.counted.failed,
+            refused=sum(now.counted.refused.values()),
+            success_rate=now.counted.success_rate,
+            targets=tuple(_target(context, one) for one in standings(now)),
+            degraded_modes=tuple(models.DegradedMode(**mode.as_dict()) for mode in now.degraded),
+            pending_approvals=_pending(context),
+            disabled=tuple(models.Disabled.model_validate(scope) for scope in now.disabled),
+        )
     )
 
 
-@router.get("/targets")
+@router.get("/targets", response_model=models.Targets)
 def targets(
     context: In,
     component: str | None = None,
     state: Annotated[str | None, Query(description="as in a target's `state`")] = None,
-) -> models.Targets:
+) -> Response:
     """Every target of the policy, in its order."""
     found = (
         one
         for one in standings(context.measured())
         if component in (None, one.ref.component) and state in (None, one.word)
     )
-    return models.Targets(targets=tuple(_target(context, one) for one in found))
+    shown = tuple(_target(context, one) for one in found)
+    return answers.rendered(models.Targets.model_construct(targets=shown))
 
 
 @router.get("/targets/{component}/{name}")
@@ -78,7 +96,7 @@ def workers(context: In) -> models.Workers:
     )
 
 
-@router.get("/recoveries")
+@router.get("/recoveries", response_model=models.Recoveries)
 def recoveries(  # noqa: PLR0917 - FastAPI passes by name
     context: In,
     component: str | None = None,
@@ -87,14 +105,13 @@ def recoveries(  # noqa: PLR0917 - FastAPI passes by name
     since: datetime | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
-) -> models.Recoveries:
+) -> Response:
     """The audit trail, newest first. Sealed days are there where this host keeps them."""
     wanted = audit.Wanted(component=component, target=target, result=result, since=since)
     folder = audit.folder_of(context.policy, context.environment)
     page = audit.page(context.control, wanted, count=limit, cursor=cursor, folder=folder)
-    return models.Recoveries(
-        recoveries=tuple(entry.as_dict() for entry in page.entries), next=page.cursor
-    )
+    shown = tuple(entry.as_dict() for entry in page.entries)
+    return answers.rendered(models.Recoveries.model_construct(recoveries=shown, next=page.cursor))
 
 
 @router.get("/recoveries/{recovery_id}", responses={404: {"model": models.Failed}})
@@ -240,16 +257,18 @@ def _pending(context: Context) -> tuple[models.Approval, ...]:
 
 
 def _target(context: Context, one: Standing) -> models.Target:
-    plain: dict[str, Any] = {
-        **one.state.as_dict(),
-        "attempts_left": one.state.attempts_left,
-        "component": one.ref.component,
-        "name": one.ref.name,
-        "state": one.word.value,
-        "degraded_mode": one.mode.mode if one.mode else None,
-        "unavailable_capabilities": one.mode.unavailable if one.mode else (),
-        "disabled_by": one.disabled.by if one.disabled else None,
-        "host": context.policy.target(one.ref).host,
-        "probe": one.state.as_dict()["seen"],
-    }
-    return models.Target.model_validate(plain)
+    """Without validation: it is ours, and there may be hundreds."""
+    state, seen = one.state, one.state.seen
+    probe = {name: getattr(seen, name) for name in models.Probe.model_fields} if seen else None
+    own = {name: getattr(state, name) for name in _OF_STATE}
+    return models.Target.model_construct(
+        **own,
+        component=one.ref.component,
+        name=one.ref.name,
+        state=one.word.value,
+        degraded_mode=one.mode.mode if one.mode else None,
+        unavailable_capabilities=one.mode.unavailable if one.mode else (),
+        disabled_by=one.disabled.by if one.disabled else None,
+        host=context.policy.target(one.ref).host,
+        probe=models.Probe.model_construct(**probe) if probe else None,
+    )

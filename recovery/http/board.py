@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from recovery.http.context import Context
     from recovery.measurement import Measurement
 
-RECENT = 40
+RECENT = 30
 MOST_CARDS = 24
 """Targets that need attention are shown large; of more than so many, the rest stays in the list."""
 
@@ -46,11 +47,20 @@ class Piece:
 
 @dataclass(slots=True)
 class _Trace:
-    """The last probes of a target."""
+    """The last probes of a target, and how they are drawn."""
 
     at_ms: int = 0
+    line: str = ""
+    marks: str = ""
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=shown.POINTS))
     healthy: deque[bool] = field(default_factory=lambda: deque(maxlen=shown.POINTS))
+
+    def add(self, points: Iterable[tuple[int, float, bool]]) -> None:
+        for self.at_ms, latency, healthy in points:
+            self.latencies.append(latency)
+            self.healthy.append(healthy)
+        self.line = shown.sparkline(list(self.latencies))
+        self.marks = shown.marks(list(self.healthy))
 
 
 class Board:
@@ -148,8 +158,8 @@ class Board:
             "figures": dict(seen.figures) if seen else {},
             "latency": round(seen.latency_ms, 1) if seen else None,
             "at_ms": seen.at_ms if seen else None,
-            "line": shown.sparkline(list(trace.latencies)) if trace else "",
-            "marks": shown.marks(list(trace.healthy)) if trace else "",
+            "line": trace.line if trace else "",
+            "marks": trace.marks if trace else "",
         }
 
     def _trace(self, found: tuple[Standing, ...]) -> None:
@@ -161,18 +171,13 @@ class Board:
             seen = one.state.seen
             trace = self._traces.get(one.ref)
             if seen is not None and trace is not None and seen.at_ms > trace.at_ms:
-                trace.at_ms = seen.at_ms
-                trace.latencies.append(seen.latency_ms)
-                trace.healthy.append(seen.healthy)
+                trace.add([(seen.at_ms, seen.latency_ms, seen.healthy)])
 
     def _load_traces(self, refs: list[TargetRef]) -> None:
         found = histories(self._context.control, refs, shown.POINTS)
         for ref, points in found.items():
             trace = self._traces[ref] = _Trace()
-            for point in points:
-                trace.at_ms = point.at_ms
-                trace.latencies.append(point.latency_ms)
-                trace.healthy.append(point.healthy)
+            trace.add((point.at_ms, point.latency_ms, point.healthy) for point in points)
 
     def _put_timeline(self, found: tuple[Standing, ...]) -> None:
         context = self._context

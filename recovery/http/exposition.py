@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from recovery.errors import ControlPlaneUnavailable, SetupError
 
 if TYPE_CHECKING:
     from recovery.http.context import Context
+    from recovery.measurement import Measurement
 
 
 class FamiliesCollector(Collector):
@@ -40,12 +41,13 @@ def expose(context: Context, accept: str = "") -> tuple[bytes, str]:
 
     A control Redis that is away is a metric, so that an alert can tell it from a dead server.
     """
-    try:
-        found = series.families(context.measured(), context.policy)
-    except ControlPlaneUnavailable:
-        found = series.unreachable()
     encode, content_type = choose_encoder(accept)
-    return encode(_registry(found)), content_type
+    try:
+        now = context.measured()
+    except ControlPlaneUnavailable:
+        return encode(_registry(series.unreachable())), content_type
+    text = context.once(now, content_type, lambda: _encoded(context, now, encode))
+    return text, content_type
 
 
 def write_textfile(context: Context, path: Path) -> None:
@@ -62,6 +64,12 @@ def write_textfile(context: Context, path: Path) -> None:
         Path(name).replace(path)
     except OSError as error:
         raise SetupError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _encoded(
+    context: Context, now: Measurement, encode: Callable[[CollectorRegistry], bytes]
+) -> bytes:
+    return encode(_registry(series.families(now, context.policy)))
 
 
 def _registry(families: Iterable[series.Family]) -> CollectorRegistry:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-WIDTH, HEIGHT = 90, 18
+WIDTH, HEIGHT = 84, 18
 STEP = 3
 POINTS = WIDTH // STEP + 1
 

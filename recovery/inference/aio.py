@@ -123,8 +123,8 @@ class AsyncClient:
         roads, road = attempt.call.roads, attempt.endpoint.road
         if roads.is_overtaken(attempt.call.plan, road):
             return True
-        if roads.health.takes_a_look(road) and not await self._is_alive(attempt):
-            roads.health.found_dead(road)
+        if roads.health.takes_a_look(road):
+            roads.health.looked(road, alive=await self._is_alive(attempt))
         return roads.health.is_dead(road, attempt.began)
 
     async def _is_alive(self, attempt: Attempt) -> bool:

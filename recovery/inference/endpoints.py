@@ -93,7 +93,7 @@ def direct(found: Direct, own: Own) -> Endpoint:
     is_anthropic = found.provider is Provider.ANTHROPIC
     return Endpoint(
         road=Road.DIRECT,
-        url=_anthropic_url(base) if is_anthropic else _openai_url(base),
+        url=_versioned(base, "messages" if is_anthropic else "chat/completions"),
         headers={**_extra(found.headers), **JSON, **_authorized(found, key)},
         dialect=anthropic if is_anthropic else openai,
         model=found.model,
@@ -127,14 +127,9 @@ def _server(road: Road, base_url: str) -> str:
     return str(url)
 
 
-def _anthropic_url(base: str) -> httpx.URL:
-    return httpx.URL(f"{base if base.endswith('/v1') else f'{base}/v1'}/messages")
-
-
-def _openai_url(base: str) -> httpx.URL:
-    """A server that is named without a path has the usual one."""
-    has_path = httpx.URL(base).path.strip("/")
-    return httpx.URL(f"{base if has_path else f'{base}/v1'}/chat/completions")
+def _versioned(base: str, what: str) -> httpx.URL:
+    """Under ``/v1``, which an address may name already."""
+    return httpx.URL(f"{base}/{what}" if base.endswith("/v1") else f"{base}/v1/{what}")
 
 
 def _authorized(found: Direct, key: str | None) -> dict[str, str]:

@@ -152,8 +152,6 @@ def _by_page(status: int) -> tuple[str, str]:
     """Not its own words: a proxy, a login page, or its page for unknown paths."""
     if status in range(300, 400):
         return "service_unavailable", "sent elsewhere instead of answered"
-    if status in _REFUSES_US:
-        return "auth_failure", "refused, and by something before it"
     pages: dict[int, tuple[str, str]] = {
         HTTPStatus.OK: ("service_unavailable", "a page instead of an answer"),
         HTTPStatus.SERVICE_UNAVAILABLE: ("maintenance", "its proxy says that it is unavailable"),

@@ -18,7 +18,8 @@ BETWEEN_EVENTS = 30.0
 SAME_AGAIN = 600.0
 """An outage is told once, and again only where it lasts."""
 
-LOOK_AGAIN = 3.5
+LONGEST_LOOK = 3.5
+LOOK_AGAIN = 1.0
 
 
 class Health:
@@ -80,11 +81,14 @@ class Health:
         now = time.monotonic()
         if now < self._look_at.get(road, 0.0):
             return False
-        self._look_at[road] = now + LOOK_AGAIN
+        self._look_at[road] = now + LONGEST_LOOK
         return True
 
-    def found_dead(self, road: Road) -> None:
-        self._dead_at[road] = time.monotonic()
+    def looked(self, road: Road, *, alive: bool) -> None:
+        now = time.monotonic()
+        self._look_at[road] = now + LOOK_AGAIN
+        if not alive:
+            self._dead_at[road] = now
 
     def is_dead(self, road: Road, since: float) -> bool:
         """Whether somebody found the road dead after ``since``."""

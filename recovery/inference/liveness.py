@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 LOOK_AFTER = 1.0
 """Of silence, before anybody asks."""
 
-LOOK_TIMEOUT = 1.5
+LOOK_TIMEOUT = 1.25
 LOOKS = 2
 """One that is not answered may only have found a busy moment."""
 

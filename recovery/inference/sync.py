@@ -136,8 +136,8 @@ class Client:
         roads, road = attempt.call.roads, attempt.endpoint.road
         if roads.is_overtaken(attempt.call.plan, road):
             return True
-        if roads.health.takes_a_look(road) and not self._is_alive(attempt):
-            roads.health.found_dead(road)
+        if roads.health.takes_a_look(road):
+            roads.health.looked(road, alive=self._is_alive(attempt))
         return roads.health.is_dead(road, attempt.began)
 
     def _is_alive(self, attempt: Attempt) -> bool:

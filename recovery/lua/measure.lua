@@ -1,20 +1,23 @@
 -- All that is measured and shown, at one moment.
--- ARGV: prefix, targets, scopes that may be disabled, queues of this Redis (each a JSON list)
+-- ARGV: prefix, targets, scopes that may be disabled, queues of this Redis, fields of an observation
+--       (each a JSON list)
 -- answers {now, counters, degraded, pending, audit, targets, disabled, workers, queues}; its own
 -- comments below say what each holds
 local targets, scopes, queues = cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
+local seen = cjson.decode(ARGV[5])
 
--- {level, on trial, cooldown ms, attempts in the hour, lease's id, phase and holder, last outcome,
---  what the last probe found}
+-- As JSON, because a client reads one long reply much faster than many short ones: level, on trial,
+-- cooldown ms, attempts in the hour, lease's id, phase and holder, last outcome, what the last probe
+-- found; false where there is none
 local function state(target)
   local held = redis.call('HMGET', key('target', target), 'level', 'trial')
   local lease = redis.call('HMGET', key('lease', target), 'id', 'phase', 'holder')
-  return {
+  return cjson.encode({
     held[1], held[2], redis.call('PTTL', key('cooldown', target)),
     redis.call('ZCOUNT', key('attempts', target), now - HOUR, '+inf'),
     lease[1], lease[2], lease[3], redis.call('LINDEX', key('outcomes', target), 0),
-    redis.call('HGETALL', key('observation', target)),
-  }
+    redis.call('HMGET', key('observation', target), unpack(seen)),
+  })
 end
 
 -- {what was said, ms left}

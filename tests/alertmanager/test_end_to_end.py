@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,11 +16,10 @@ from recovery.config import Environment
 from recovery.events import Result, Source
 from tests.fleet import ROOT, Fleet
 from tests.monitoring import Monitor, alertmanager_at, prometheus_at
-from tests.servers import free_port
+from tests.serving import Front
 from tests.stack import Stack
 from tests.waiting import until
 
-TOKEN = "a-token-of-the-tests-0123456789"
 RULES = ROOT / "compose" / "prometheus" / "rules" / "targets.yml"
 ROUTES = ROOT / "compose" / "alertmanager" / "alertmanager.yml"
 
@@ -51,36 +47,12 @@ def exporter(stack: Stack) -> Iterator[str]:
 
 
 @pytest.fixture
-def served(stack: Stack, tmp_path: Path) -> Iterator[str]:
-    """Our HTTP side, as it is started for real."""
-    port = free_port()
-    environ = {**stack.environ, "RECOVERY_HTTP_TOKEN": TOKEN}
-    command = [sys.executable, "-m", "recovery.http", "--port", str(port)]
-    with (tmp_path / "http.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        assert process.poll() is None, (tmp_path / "http.log").read_text()
-        try:
-            with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    until(answers, seconds=60, what="it is served")
-    yield url
-    process.terminate()
-    process.wait(20)
-
-
-@pytest.fixture
-def told_by_alertmanager(served: str, tmp_path: Path) -> Iterator[Monitor]:
+def told_by_alertmanager(front: Front, tmp_path: Path) -> Iterator[Monitor]:
     """With the routes that are shipped; only the address and the token are this test's."""
     config = yaml.safe_load(ROUTES.read_text())
     (webhook,) = config["receivers"][1]["webhook_configs"]
-    webhook["url"] = f"{served}/alerts"
-    webhook["http_config"] = {"authorization": {"credentials": TOKEN}}
+    webhook["url"] = f"{front.url}/alerts"
+    webhook["http_config"] = {"authorization": {"credentials": front.token}}
     server = alertmanager_at(tmp_path / "alertmanager", config)
     server.start()
     yield server

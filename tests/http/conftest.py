@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ import pytest
 
 from recovery.config import Environment, load_policy
 from recovery.http.context import Context
-from recovery.http.serving import Server, listening, server
+from recovery.http.serving import Server, listening
 from recovery.http.settings import settle
+from tests.serving import TOKEN, running
 from tests.stack import Stack
-from tests.waiting import until
 
-TOKEN = "a-token-of-the-tests-0123456789"
 READ_TOKEN = "a-token-for-reading-0123456789"
+
+__all__ = ["READ_TOKEN", "TOKEN", "Site"]
 
 
 @dataclass(slots=True)
@@ -43,32 +44,24 @@ class Site:
 @pytest.fixture
 def serve(stack: Stack) -> Iterator[Callable[..., Site]]:
     """Serve the stack; options are keys of the policy's ``http`` section."""
-    sites: list[tuple[Site, threading.Thread]] = []
+    with ExitStack() as opened:
 
-    def start(environ: dict[str, str] | None = None, **section: Any) -> Site:
-        listener = listening("127.0.0.1", section.pop("port", 0))
-        policy = load_policy(stack.policy_file, {})
-        changed = policy.document.http.model_copy(update=section)
-        policy.document = policy.document.model_copy(update={"http": changed})
-        environment = Environment.read({**stack.environ, **(environ or {})})
-        port = listener.getsockname()[1]
-        given = {"RECOVERY_HTTP_TOKEN": TOKEN, **(environ or {})}
-        settings = settle(policy, environment, port=port, environ=given)
-        context = Context(stack.control, policy, environment, settings, stack.app)
-        running = server(context)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        until(lambda: running.started, what="the server listens")
-        url = f"http://127.0.0.1:{port}"
-        site = Site(url, context, running, httpx.Client(base_url=url, timeout=20))
-        sites.append((site, thread))
-        return site
+        def start(environ: dict[str, str] | None = None, **section: Any) -> Site:
+            listener = listening("127.0.0.1", section.pop("port", 0))
+            policy = load_policy(stack.policy_file, {})
+            changed = policy.document.http.model_copy(update=section)
+            policy.document = policy.document.model_copy(update={"http": changed})
+            environment = Environment.read({**stack.environ, **(environ or {})})
+            port = listener.getsockname()[1]
+            given = {"RECOVERY_HTTP_TOKEN": TOKEN, **(environ or {})}
+            settings = settle(policy, environment, port=port, environ=given)
+            context = Context(stack.control, policy, environment, settings, stack.app)
+            served = opened.enter_context(running(context, listener))
+            url = f"http://127.0.0.1:{port}"
+            client = opened.enter_context(httpx.Client(base_url=url, timeout=20))
+            return Site(url, context, served, client)
 
-    yield start
-    for site, thread in sites:
-        site.client.close()
-        site.running.should_exit = True
-        thread.join(15)
+        yield start
 
 
 @pytest.fixture

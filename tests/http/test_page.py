@@ -140,6 +140,20 @@ def test_a_control_plane_that_is_away_is_said_and_the_page_comes_back_by_itself(
     expect(page.locator("#headline")).to_contain_text("The one target is well.", timeout=30_000)
 
 
+def test_a_page_opened_while_nothing_can_be_seen_is_whole_afterwards(
+    stack: Stack, site: Site, page: Page, control_redis: RedisServer
+) -> None:
+    observe(stack, healthy=True)
+    control_redis.kill()
+    page.goto(site.url)
+    expect(page.locator("#headline")).to_contain_text("The control plane cannot be reached.")
+
+    control_redis.start()
+
+    row = page.get_by_role("row", name=re.compile("default"))
+    expect(row).to_contain_text("connected clients", timeout=30_000)
+
+
 def test_a_server_that_was_restarted_is_found_again_with_what_is_new(
     stack: Stack, serve: Callable[..., Site], page: Page
 ) -> None:

@@ -182,6 +182,20 @@ def test_forked_children_ask_by_connections_of_their_own(stage: Stage) -> None:
     assert said.split() == ["openwebui", "0", "0", "0"]
 
 
+def test_the_example_prints_an_answer_by_either_road(stage: Stage) -> None:
+    environ = {**os.environ, "RECOVERY_REDIS_URL": stage.redis.url}
+    command = [sys.executable, "examples/inference/ask.py", QUESTION]
+
+    def prints() -> str:
+        return subprocess.check_output(command, cwd=ROOT, env=environ, text=True).strip()
+
+    assert prints() == ANSWER
+    stage.openwebui.kill()
+    said = prints()
+    assert said.startswith(ANSWER)
+    assert said.endswith("[not by Open WebUI]")
+
+
 def test_one_client_serves_one_event_loop_after_the_other(stage: Stage) -> None:
     client = AsyncClient(limits=PATIENT)
 

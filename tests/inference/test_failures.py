@@ -57,7 +57,7 @@ INSTEAD = {
     "500": "service_unavailable",
     "502": "service_unavailable",
     "504": "connection_timeout",
-    "403": "auth_failure",
+    "403": "service_unavailable",
 }
 BEHIND = {
     "malformed": "model_error",

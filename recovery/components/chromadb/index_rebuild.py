@@ -240,6 +240,7 @@ class Rebuild:
             from_elsewhere=verdict["from_elsewhere"],
             lengths_lost=verdict["lengths_lost"],
             names_by_order=verdict["by_order"],
+            peak_mb=verdict["peak_mb"],
         )
         return verdict
 

@@ -9,7 +9,6 @@ retention ends.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -86,17 +85,24 @@ class _Rollback:
         if self.journal.dry_run:
             self._rehearse()
             return
-        finished = leftovers.settle(self.path)
-        if finished is not None and finished.recovery_id == self.journal.recovery_id:
+        kept = self.journal.keep()
+        leftovers.settle(self.path)
+        chosen = known = None
+        if self._aside.is_dir():
+            # Only this recovery has put it there: it was killed, or is tried again.
             self.journal.note("taken up again where the new directory has its place")
-            self._serve(lambda: self._back(finished))
-            self._tell()
-            return
-        swap.refuse_unless_replaceable(self.path)
-        chosen = self._stage()
-        known = self._stop()
-        self._replace(chosen, known)
-        self._tell()
+            begun = Swap.done(self.path, self._staged, self._aside, self.journal.recovery_id)
+        else:
+            swap.refuse_unless_replaceable(self.path)
+            chosen = self._stage()
+            known = self._stop()
+            begun = self._replace(kept, chosen)
+        self._serve(begun)
+        self._store(kept, begun)
+        begun.end()
+        if chosen is not None:
+            self.journal.note("rolled back", **_figures(chosen, known))
+        self.journal.tell_applications("applications asked to open it anew", "reopen")
 
     def _candidates(self) -> list[Manifest]:
         scope = self.journal.scope
@@ -120,6 +126,10 @@ class _Rollback:
     @property
     def _staged(self) -> Path:
         return swap.beside(self.path, self.journal.recovery_id, "new")
+
+    @property
+    def _aside(self) -> Path:
+        return swap.beside(self.path, self.journal.recovery_id, "old")
 
     def _stage(self) -> Manifest:
         """The newest that can be used; the next one where it turns out to be damaged."""
@@ -177,52 +187,43 @@ class _Rollback:
         if self.server is not None:
             self.server.stop(grace)
 
-    def _replace(self, chosen: Manifest, known: Contents | None) -> None:
-        kept = self.journal.keep()
-        aside = swap.beside(self.path, self.journal.recovery_id, "old")
+    def _replace(self, kept: Kept, chosen: Manifest) -> Swap:
         begun: Swap | None = None
         try:
             kept.store(
-                f"{self.path} from before the rollback, still being replaced",
+                f"{self.path} from before the rollback to {chosen.name}",
                 path=str(self.path),
-                aside=str(aside),
-                snapshot=chosen.name,
+                aside=str(self._aside),
             )
-            begun = Swap.begin(self.path, self._staged, aside, self.journal.recovery_id)
+            begun = Swap.begin(self.path, self._staged, self._aside, self.journal.recovery_id)
             self.journal.change(
-                f"{self.path} replaced; the one from before is {aside}", begun.forward
+                f"{self.path} replaced; the one from before is {self._aside}", begun.forward
             )
             _remove_journals(self.path)
         except BaseException:
             self._back(begun)
             raise
-        self._serve(lambda: self._back(begun))
-        self._store(kept, begun, chosen)
-        begun.end()
-        self.journal.note("rolled back", **_figures(chosen, known))
+        return begun
 
-    def _store(self, kept: Kept, begun: Swap, chosen: Manifest) -> None:
+    def _store(self, kept: Kept, begun: Swap) -> None:
+        """What an undo compares with, to see whether anybody wrote since."""
         now = self._known()
         if begun.old is None:
             kept.store(f"nothing: {self.path} was not there before", aside=None)
-            return
-        kept.store(
-            f"{self.path} from before the rollback to {chosen.name}",
-            mark=now.mark if now else None,
-        )
+        else:
+            kept.store(f"{self.path} from before the rollback", mark=now.mark if now else None)
 
-    def _serve(self, back: Callable[[], None]) -> None:
+    def _serve(self, begun: Swap) -> None:
         """Start the server and have it answer for its data; going back where it does not."""
         if self.server is None:
             return
-        server = self.server
         try:
-            self.journal.change("server started", server.start)
+            self.journal.change("server started", self.server.start)
             self._ask()
         except BaseException:
-            back()
+            self._back(begun)
             raise
-        exclusive.start_again(self.target, self.path, self.journal.remaining)
+        exclusive.forget_stopped(self.path)
 
     def _ask(self) -> None:
         """What a client meets now; the directory itself was looked at before it was used."""
@@ -249,10 +250,10 @@ class _Rollback:
             swap.remove(self._staged)
             if begun is not None:
                 begun.end()
-            self.journal.keep().store(f"nothing: {self.path} was put back", aside=None)
-            self.journal.note(f"{self.path} from before was put back")
+                self.journal.keep().store(f"nothing: {self.path} was put back", aside=None)
+            self.journal.note(f"{self.path} is the one from before")
         except RemedyError as error:
-            self.journal.note("the directory from before is not back", why=error.message)
+            self.journal.note("not all is as it was before", why=error.message)
         self._start_again()
 
     def _start_again(self) -> None:
@@ -262,9 +263,6 @@ class _Rollback:
         except RemedyError as error:
             exclusive.forget_stopped(self.path)
             self.journal.note("the server does not start on it", why=error.message)
-
-    def _tell(self) -> None:
-        self.journal.tell_applications("applications asked to open it anew", "reopen")
 
 
 def _remove_journals(path: Path) -> None:

@@ -67,6 +67,18 @@ class Swap:
         return swap
 
     @classmethod
+    def done(cls, path: Path, staged: Path, aside: Path, recovery_id: str) -> Swap:
+        """One that was ended with the old directory aside, to be gone back from."""
+        return cls(
+            recovery_id=recovery_id,
+            path=str(path),
+            staged=str(staged),
+            aside=str(aside),
+            old=aside.lstat().st_ino,
+            new=path.lstat().st_ino,
+        )
+
+    @classmethod
     def find(cls, path: Path) -> Self | None:
         """The swap that somebody began and did not end."""
         try:

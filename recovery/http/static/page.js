@@ -7,6 +7,7 @@ const live = byId("live"), told = byId("told"), filters = byId("filters");
 let offset = Number(document.body.dataset.now) - Date.now();
 let place = document.body.dataset.place;
 let pause = 1000;
+let isLacking = false;
 
 // --- pieces -----------------------------------------------------------------------------------
 
@@ -26,7 +27,8 @@ function keep(old, fresh) {
 
 function put(key, html) {
   const old = byId(key);
-  if (!old) return;
+  // The page was opened while nothing could be seen.
+  if (!old) { isLacking ||= key.startsWith("t:"); return; }
   const fresh = parsed(html);
   if (old.tagName === "TR") {
     old.replaceWith(fresh);
@@ -42,6 +44,7 @@ function receive(message) {
   const said = JSON.parse(message.data);
   offset = said.now - Date.now();
   for (const [key, html] of said.pieces) put(key, html);
+  if (isLacking) { location.reload(); return; }
   place = message.lastEventId || place;
   filter();
   tick();
@@ -87,6 +90,7 @@ function set(element, text) {
 function tick() {
   const now = Date.now() + offset;
   for (const t of document.querySelectorAll("time[data-until]")) set(t, spoken((t.dataset.until - now) / 1000));
+  for (const t of document.querySelectorAll("time[data-since]")) set(t, `for ${spoken((now - t.dataset.since) / 1000)}`);
   for (const t of document.querySelectorAll("time[data-ago]")) set(t, `${spoken((now - t.dataset.ago) / 1000)} ago`);
   for (const t of document.querySelectorAll("time[data-clock]:not([title])")) {
     const at = new Date(Number(t.dataset.clock));
@@ -109,7 +113,7 @@ function filter() {
     let some = 0;
     for (const row of group.querySelectorAll("tr[data-s]")) {
       const word = row.dataset.s;
-      const is = fits(row.id.slice(2), row.dataset.c) && (!s || s === word || (s === "unwell" && UNWELL.has(word)));
+      const is = fits(row.id.slice(2), row.id.slice(2).split("/")[0]) && (!s || s === word || (s === "unwell" && UNWELL.has(word)));
       if (row.hidden === is) row.hidden = !is;
       all += 1;
       some += is;

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
+from recovery import heard
 from recovery.components.system import leftovers, processes
 from recovery.components.system.named import NamedProcess
 from recovery.components.system.probe import probe
@@ -32,6 +34,9 @@ from recovery.runtime.daemonize import identity
 from tests.journals import MemoryJournal
 from tests.servers import free_port
 from tests.waiting import until
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 SERVER = """
 import os, signal, sys, time
@@ -379,14 +384,20 @@ def test_an_address_that_cannot_be_asked_is_refused(url: str) -> None:
 
 @pytest.mark.usefixtures("nobody")
 def test_without_root_a_process_of_root_is_seen_and_its_limits_are_unknown(tmp_path: Path) -> None:
+    os.seteuid(0)
+    marked = str(tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", "input()", marked], stdin=subprocess.PIPE)
+    os.seteuid(65534)
     target = HostTarget.model_validate(
-        {"watch": ["processes", "memory"], "processes": {"init": {"cmdline": "."}}}
+        {"watch": ["processes", "memory"], "processes": {"roots": {"cmdline": marked}}}
     )
 
     report = probe(target, 2)
 
+    os.seteuid(0)
+    process.communicate(b"\n")
     assert report.healthy, report.summary
-    assert int(report.figures["init_processes"] or 0) > 1
+    assert report.figures["roots_processes"] == 1
 
 
 def test_a_worker_whose_id_another_process_has_by_now_is_never_signalled(
@@ -400,12 +411,20 @@ def test_a_worker_whose_id_another_process_has_by_now_is_never_signalled(
     was = f"{stranger.pid} {int(life.split()[1]) - 7} {life.split()[2]}"
     folder = tmp_path / "state" / "workers"
     folder.mkdir(parents=True)
-    (folder / f"helper@{'-'.join(was.split()[:2])}").touch()
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    stale = folder / f"helper@{namespace}-{'-'.join(was.split()[:2])}"
+    stale.touch()
+    # The same in another container that shares the directory, where it may well be alive.
+    elsewhere = folder / f"helper@1-{'-'.join(was.split()[:2])}"
+    elsewhere.touch()
     try:
         assert processes.lives(named) == frozenset()
         leftovers._signal(named, was, signal.SIGKILL)
         leftovers.end("helper", named, [was], 0.1, journal)
         assert stranger.poll() is None
+        heard.Sign("another").begin()
+        assert not stale.exists()
+        assert elsewhere.exists()
     finally:
         stranger.kill()
         stranger.wait()
@@ -430,3 +449,36 @@ def test_a_worker_that_outlives_its_supervisor_is_ended(
 
     assert orphan.wait(10) == -signal.SIGKILL
     orphan.communicate()
+
+
+@pytest.mark.docker
+def test_a_process_in_a_container_is_restarted_in_place(
+    docker_engine: DockerClient, docker_image: str, journal: MemoryJournal
+) -> None:
+    seconds = str(10_000_000 + os.getpid())
+    container = docker_engine.containers.run(
+        docker_image,
+        ["sleep", seconds],
+        entrypoint="",
+        network_mode="none",
+        name=f"recovery-test-{uuid4().hex[:8]}",
+        detach=True,
+    )
+    try:
+        first = container.id
+        runtime = {"kind": "docker", "container": container.name}
+        named = {"cmdline": f"^sleep {seconds}$", "runtime": runtime}
+        target = HostTarget.model_validate({"watch": ["processes"], "processes": {"it": named}})
+        (before,) = processes.lives(target.processes["it"])
+        container.pause()
+
+        restart(target, journal, process="it", stop_grace=1)
+
+        (after,) = processes.lives(target.processes["it"])
+        assert after != before
+        container.reload()
+        assert container.id == first
+        assert container.status == "running"
+        assert container.attrs["State"]["Pid"] == processes.pid_of(after)
+    finally:
+        container.remove(force=True)

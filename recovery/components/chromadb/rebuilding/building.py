@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
@@ -86,6 +87,7 @@ class Building:
                 supplement.vectors(other, PAGE),
             )
             verdict["index"] = self._build(vectors)
+        verdict["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return verdict
 
     def _leave(self, missing: set[str]) -> None:

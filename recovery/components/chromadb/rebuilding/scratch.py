@@ -24,9 +24,11 @@ from recovery.components.chromadb.rebuilding.stock import Stock
 from recovery.components.chromadb.view import PICKLE
 
 NAME = "rebuilt"
-SAVED_AT_ONCE = 25_000
-"""Chroma reads its log anew for each batch, up to where the index was saved: saved too seldom that
-costs time, and saved too often the writing does."""
+SAVED_AT_ONCE = 5_000
+MOST_SAVES = 20
+"""Chroma reads its log anew for each batch, from where the index was last saved: saved too seldom
+that costs time, and saved too often the writing does."""
+
 VERIFY_SECONDS = 60.0
 CLOSE = 1e-3
 
@@ -42,7 +44,7 @@ class Scratch:
         self._place = place
         self._stock = stock
         self._total = total
-        groups = max(-(-total // SAVED_AT_ONCE), 1)
+        groups = max(min(total // SAVED_AT_ONCE, MOST_SAVES), 1)
         self._threshold = total // groups
         self._more = total - self._threshold * groups
         self._groups = groups
