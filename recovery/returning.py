@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from recovery import routing
+from recovery import routing, upkeep
 from recovery.components.openwebui import homeward
 from recovery.components.openwebui.standing import as_the_policy_says
 from recovery.components.openwebui.target import OpenWebuiTarget
@@ -62,6 +62,7 @@ def follow(control: ControlPlane, policy: Policy, ref: TargetRef) -> Return:
         return Return(way=Way.HOME)
     stored = routing.read(control, ref)
     route = routing.change(control, ref, **as_the_policy_says(target, stored))
+    upkeep.renew(control, target)
     if route.is_home:
         return Return(way=Way.HOME)
     longest = find_component(ref.component).probe_seconds

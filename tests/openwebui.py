@@ -48,7 +48,8 @@ class OpenWebui:
     ``expires_in``: seconds that a token lives; None for ever. ``mode``: what every request meets:
     ``answer``, ``hang``, ``drop``, ``drip``, ``drip_body``, ``malformed``, ``html``, ``cut``,
     ``login`` (a redirect to a login page, as a proxy in front does it), ``maintenance`` (a proxy's
-    503 page with Retry-After) or a status. ``modes`` holds for one path each.
+    503 page with Retry-After) or a status. ``modes`` holds for one path each,
+    with or without a query.
     """
 
     upstream: OpenAiUpstream
@@ -116,7 +117,7 @@ class OpenWebui:
         claims: dict[str, Any] = {
             "id": "user-1",
             "jti": str(time.time_ns()),
-            "iat": int(time.time()),
+            "iat": int(time.time() - made_ago),
         }
         if lives is not None:
             claims["exp"] = int(time.time() + lives)
@@ -312,7 +313,8 @@ class OpenWebui:
 
         async def answer(request: Request) -> Response:
             self.requests.append(f"{request.method} {request.url.path}")
-            mode = self.modes.get(request.url.path, self.mode)
+            path, query = request.url.path, request.url.query
+            mode = self.modes.get(f"{path}?{query}", self.modes.get(path, self.mode))
             odd = await self._misbehave(request, mode)
             if odd is not None:
                 return odd

@@ -75,6 +75,7 @@ BEHAVIOUR = {
     "integration.snapshot_dir": "test_each_target_has_a_folder_of_its_own_below_the_snapshot_dir",
     "integration.chromadb_rollback_enabled": "test_a_rollback_that_is_switched_off_is_no_rung",
     "recovery.chromadb.strategies.snapshot_rollback.script": "test_the_playbooks_script_is_read_and_never_run",
+    "recovery.chromadb.strategies.snapshot_rollback.salvage": "test_what_is_newer_than_the_snapshot_and_readable_is_carried_over_where_the_policy_says_so",
     "recovery.chromadb.strategies.snapshot_rollback.stop_grace": "test_a_damaged_server_that_ignores_term_is_killed_when_its_grace_is_over",
     f"{RUNTIME}.kind": "test_a_target_without_runtime_is_told_which_key_is_missing",
     f"{RUNTIME}.container": "test_a_crashed_container_is_replaced_and_serves",

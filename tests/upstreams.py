@@ -74,6 +74,12 @@ class Upstream:
     def kill(self) -> None:
         self.server.kill()
 
+    def reset(self) -> None:
+        """As it was in the beginning."""
+        self.mode, self.modes, self.retry_after, self.listing = "answer", {}, None, "answer"
+        self.requests.clear()
+        self.headers.clear()
+
     @property
     def asked_models(self) -> list[str]:
         """The models of the completions asked for, in their order."""

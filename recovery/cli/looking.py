@@ -1,4 +1,4 @@
-"""Commands that only read: ``status``, ``history``, ``metrics``, ``workers``, ``config``."""
+"""Commands that only read: of the system's state, its workers, its routes and its policy."""
 
 from __future__ import annotations
 
@@ -42,11 +42,29 @@ def status(as_json: bool) -> None:
     off = [(d.scope, d.by, d.reason, d.seconds_left) for d in now.disabled]
     session.table("Disabled", ("scope", "by", "reason", "seconds left"), off)
     targets = [
-        (t.target, t.level, f"{t.attempts_in_hour}/{t.max_attempts_per_hour}", t.phase, t.holder)
+        (
+            t.target,
+            *_seen(t.seen),
+            t.level,
+            f"{t.attempts_in_hour}/{t.max_attempts_per_hour}",
+            t.phase,
+            t.holder,
+        )
         for t in now.targets
     ]
-    session.table("Targets", ("target", "level", "attempts/h", "phase", "holder"), targets)
+    columns = ("target", "state", "found", "level", "attempts/h", "phase", "holder")
+    session.table("Targets", columns, targets)
     session.table("Recent Recoveries", _COLUMNS, [_row(entry) for entry in now.recent])
+
+
+def _seen(found: Any) -> tuple[str, str]:
+    """What the last probes say of a target, and why nothing is done about it where that is so."""
+    if found is None:
+        return "not probed", ""
+    said = [found.failure_type, found.summary] if found.failure_type else [found.summary]
+    if found.refused:
+        said.append(f"held: {found.refused}")
+    return found.state.value, ", ".join(part for part in said if part)
 
 
 _COLUMNS = ("time (UTC)", "target", "strategy", "result", "seconds", "why", "before → after", "id")
@@ -235,6 +253,44 @@ def workers(as_json: bool, alive: str | None) -> None:
     click.echo(f"Nobody consumes: {', '.join(nobodys) or 'none'}")
 
 
+@click.command()
+@json_option
+@reports_errors
+def routes(as_json: bool) -> None:
+    """Show by which road applications reach each Open WebUI, and with which model.
+
+    \b
+    Example:
+      recovery routes --json
+    """
+    from recovery import routing
+
+    found = routing.routes(session.control())
+    if as_json:
+        session.show({target: route.shown() for target, route in found.items()})
+        return
+    rows = [
+        (
+            target,
+            route.road.value,
+            route.model or "-",
+            "yes" if route.is_home else "no",
+            _moment(route.since / 1000),
+            route.token_kind.value if route.token_kind else "none",
+            _moment(route.token_expires) if route.token_expires else "-",
+        )
+        for target, route in found.items()
+    ]
+    columns = ("target", "road", "model", "as the policy wants", "since", "token", "ends")
+    session.table("Routes", columns, rows)
+
+
+def _moment(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 @click.group()
 def config() -> None:
     """Check and show the policy."""
@@ -308,4 +364,4 @@ def secret_key() -> None:
     click.echo(encryption.new_key())
 
 
-COMMANDS = (status, history, metrics, workers, config)
+COMMANDS = (status, history, metrics, workers, routes, config)

@@ -19,6 +19,7 @@ from uuid import uuid4
 import structlog
 
 from recovery.controlplane import ControlPlane, reachable
+from recovery.diary import Diary
 from recovery.errors import (
     ControlPlaneUnavailable,
     DeadlineExceeded,
@@ -29,7 +30,6 @@ from recovery.errors import (
 )
 from recovery.events import Outcome, ProbeReport, Result, TargetRef
 from recovery.failsafe import foundation
-from recovery.failsafe.diary import Diary
 from recovery.failsafe.ledger import HOUR_MS, Entry, Ledger
 from recovery.failsafe.merging import merge
 from recovery.failsafe.reserve import Reserve

@@ -87,6 +87,19 @@ def open_collections(
 
 
 @contextmanager
+def writing(folder: Path, tenant: str, database: str, name: str) -> Iterator[Any]:
+    """Chroma's own collection. Raises ``CollectionError``; ``folder`` must be ours alone."""
+    with _named_errors():
+        client = chromadb.PersistentClient(
+            path=str(folder),
+            settings=Settings(anonymized_telemetry=False),
+            tenant=tenant,
+            database=database,
+        )
+        yield client.get_collection(name, embedding_function=None)
+
+
+@contextmanager
 def _named_errors() -> Iterator[None]:
     try:
         yield

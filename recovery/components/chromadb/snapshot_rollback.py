@@ -25,7 +25,7 @@ from recovery.components.chromadb.snapshots.manifest import Manifest
 from recovery.components.chromadb.swap import Swap
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.deadline import Deadline
-from recovery.errors import NoSnapshot, RemedyError, SnapshotDamaged, StillUnhealthy
+from recovery.errors import NoSnapshot, NotCopied, RemedyError, SnapshotDamaged, StillUnhealthy
 from recovery.events import Figure
 from recovery.strategy import Duration, Journal, Kept, Parameters, Scope, find_component, strategy
 
@@ -39,10 +39,12 @@ class SnapshotRollback(Parameters):
     """``script`` is the playbook's; kept so that its files load, and never run.
 
     ``stop_grace``: seconds between TERM and KILL for a server that is damaged anyway.
+    ``salvage``: carry over what is newer than the snapshot and still readable.
     """
 
     script: str | None = None
     stop_grace: Duration = 10.0
+    salvage: bool = False
 
 
 class RollbackScope(Scope):
@@ -96,6 +98,7 @@ class _Rollback:
             swap.refuse_unless_replaceable(self.path)
             chosen = self._stage()
             known = self._stop()
+            self._salvage(chosen)
             begun = self._replace(kept, chosen)
         self._serve(begun)
         self._store(kept, begun)
@@ -154,7 +157,7 @@ class _Rollback:
         raise AssertionError("unreachable")
 
     def _unpack(self, chosen: Manifest) -> None:
-        staging.stage(
+        figures = staging.stage(
             self.target,
             chosen,
             self.catalogue,
@@ -162,6 +165,7 @@ class _Rollback:
             staged=self._staged,
             remaining=self.journal.remaining,
         )
+        self.journal.note("looked at what was unpacked", **figures)
 
     def _known(self) -> Contents | None:
         """What the damaged database still says of itself."""
@@ -186,6 +190,27 @@ class _Rollback:
     def _stop_server(self, grace: float) -> None:
         if self.server is not None:
             self.server.stop(grace)
+
+    def _salvage(self, chosen: Manifest) -> None:
+        """What cannot be carried over costs nothing but itself."""
+        if not self.parameters.salvage or not self.path.is_dir():
+            return
+        try:
+            said = staging.carry_over(self.path, self._staged, self.journal.remaining)
+            self.journal.note("carried over what is newer than the snapshot", **said)
+        except BaseException as error:
+            if not isinstance(error, NotCopied):
+                self._back(None)
+                raise
+            self.journal.note("nothing newer was carried over", why=error.message)
+            self._unpack_again(chosen)
+
+    def _unpack_again(self, chosen: Manifest) -> None:
+        try:
+            self._unpack(chosen)
+        except BaseException:
+            self._back(None)
+            raise
 
     def _replace(self, kept: Kept, chosen: Manifest) -> Swap:
         begun: Swap | None = None

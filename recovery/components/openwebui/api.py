@@ -82,9 +82,18 @@ class OpenWebui:
         return tokens.moment(answer.body.get("expires_at"))
 
     def models(self, *, refresh: bool) -> list[str]:
-        """What is listed, which may be dead. ``refresh`` has the servers behind it asked anew."""
-        path = "/api/models?refresh=true" if refresh else "/api/models"
-        answer = self._get(path)
+        """What is listed, which may be dead. ``refresh`` has the servers behind it asked anew,
+        unless one of them takes so long that the list of before has to do."""
+        if refresh:
+            try:
+                return self._listed("/api/models?refresh=true", self._target.completion_timeout)
+            except Unanswered as error:
+                if error.finding.failure_type != "connection_timeout":
+                    raise
+        return self._listed("/api/models", self._target.answer_timeout)
+
+    def _listed(self, path: str, patience: float) -> list[str]:
+        answer = self._http.get(path, patience)
         self._judge(of_refusal(answer, f"{self._url}/api/models"))
         listed = answer.body.get("data") if isinstance(answer.body, dict) else None
         if not isinstance(listed, list):

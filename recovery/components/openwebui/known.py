@@ -88,10 +88,15 @@ def own_key(target: OpenWebuiTarget) -> Token:
     return Token(text=key, kind=TokenKind.API_KEY)
 
 
-def seconds_until_refresh(target: OpenWebuiTarget, token: Token) -> float | None:
-    """Until the token should be renewed, which is a part of its life before its end."""
+def seconds_until_refresh(
+    target: OpenWebuiTarget, token: Token, share: float = 1.0
+) -> float | None:
+    """Until the token should be renewed, which is a part of its life before its end.
+
+    ``share``: of that part, how much must be left.
+    """
     if token.expires is None:
         return None
     whole = lifetime(token)
     margin = target.refresh_before if whole is None else min(target.refresh_before, whole / 4)
-    return token.expires - margin - time.time()
+    return token.expires - share * margin - time.time()

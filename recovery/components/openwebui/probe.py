@@ -15,6 +15,9 @@ from recovery.events import Figure, ProbeReport
 
 Figures = dict[str, Figure]
 
+NOBODY_RENEWS = 0.5
+"""The part of ``refresh_before`` that must be left: by then it should have been renewed."""
+
 
 def probe(target: OpenWebuiTarget, timeout: float) -> ProbeReport:
     """``timeout`` in seconds holds for the whole of it."""
@@ -76,8 +79,8 @@ def _on_the_way(  # noqa: PLR0917 - called in one place
 
 
 def _age(target: OpenWebuiTarget, token: Token, figures: Figures) -> Finding | None:
-    """Whether the token has run out, or is about to: renewed before, nobody notices."""
-    left, due = token.seconds_left(), seconds_until_refresh(target, token)
+    """Whether the token has run out, or is about to and nobody renews it."""
+    left, due = token.seconds_left(), seconds_until_refresh(target, token, NOBODY_RENEWS)
     if left is None or due is None:
         return None
     figures["token_seconds"] = round(left)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,8 @@ from recovery.errors import (
 from tests.chroma import (
     COUNT,
     DAMAGES,
+    DIMENSION,
+    ROOT,
     ChromaDirectory,
     Damage,
     ManagedChroma,
@@ -38,6 +43,7 @@ from tests.chroma import (
     truncate,
 )
 from tests.journals import MemoryJournal
+from tests.waiting import until
 
 SECONDS = 60.0
 PARAMETERS = SnapshotRollback()
@@ -251,3 +257,61 @@ def test_the_playbooks_script_is_read_and_never_run(
     snapshot_rollback.remedy(directory_target, SnapshotRollback(script=str(script)), journal)
 
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_application_that_still_has_the_old_directory_open_cannot_spoil_the_new_one(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    """SQLite refuses to write into a database whose name has been given to another."""
+    said = json.dumps({"count": COUNT, "dimension": DIMENSION, "batch": 60})
+    command = [sys.executable, "-m", "tests.chroma_child", "keep_adding"]
+    with (tmp_path / "application.log").open("w") as log:
+        application = subprocess.Popen(
+            [*command, str(chroma_directory.path), said],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+        until(lambda: "added" in (tmp_path / "application.log").read_text(), seconds=60)
+
+        roll_back(directory_target, MemoryJournal(tmp_path))
+
+        until(lambda: application.poll() is not None, seconds=60, what="its writes are refused")
+        application.communicate()
+    assert probe(directory_target, SECONDS).healthy
+    assert chroma_directory.as_seen()["count"] == COUNT
+    assert not list(chroma_directory.path.glob("chroma.sqlite3-*"))
+
+
+def test_a_snapshot_that_another_version_verified_is_opened_before_it_is_used(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    _, catalogue = taking.settings(directory_target)
+    (known,) = catalogue.snapshots()
+    place = catalogue.begin("older")
+    shutil.copy(catalogue.archive(known.name), place)
+    catalogue.commit(place, known.model_copy(update={"name": "older", "chroma": "0.5.0"}))
+    chroma_directory.database.unlink()
+    older = MemoryJournal(tmp_path, scope=RollbackScope(snapshot="older"))
+
+    roll_back(directory_target, older)
+
+    assert step(older, "looked at what was unpacked")["opened"]
+    assert probe(directory_target, SECONDS).healthy
+
+
+def test_a_snapshot_without_a_collection_is_never_used(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    _, catalogue = taking.settings(directory_target)
+    (known,) = catalogue.snapshots()
+    place = catalogue.begin("empty")
+    shutil.copy(catalogue.archive(known.name), place)
+    catalogue.commit(place, known.model_copy(update={"name": "empty", "collections": ()}))
+    chroma_directory.database.unlink()
+
+    with pytest.raises(SnapshotDamaged, match="no collection"):
+        roll_back(directory_target, MemoryJournal(tmp_path, scope=RollbackScope(snapshot="empty")))
+
+    assert not chroma_directory.database.exists()

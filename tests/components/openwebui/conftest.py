@@ -14,25 +14,34 @@ from recovery.memory import TargetMemory
 from tests.components.openwebui import instances
 from tests.components.openwebui.describing import DIRECT_KEY, REF, described
 from tests.components.openwebui.installation import Installation, install
-from tests.components.openwebui.instances import Instance
+from tests.components.openwebui.instances import Instance, Real, StandIn
 from tests.journals import RECOVERY
 from tests.openwebui import OpenWebui
 from tests.servers import RedisServer
 from tests.upstreams import KEY, AnthropicUpstream
 
 
-@pytest.fixture(
-    params=["standing in", pytest.param("real", marks=pytest.mark.openwebui)],
-)
+@pytest.fixture(scope="session")
+def real_one() -> Iterator[Real | None]:
+    """Starting takes a while, so it is started once."""
+    found = instances.real()
+    yield found
+    if found is not None:
+        found.kill()
+
+
+@pytest.fixture(params=["standing in", pytest.param("real", marks=pytest.mark.openwebui)])
 def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
     """A running Open WebUI and its model server, which the test may kill."""
     if request.param == "standing in":
-        yield instances.standing_in(request.getfixturevalue("openwebui"))
+        yield StandIn(request.getfixturevalue("openwebui"))
         return
-    found = instances.real()
+    found = request.getfixturevalue("real_one")
     if found is None:
         pytest.skip("RECOVERY_OPENWEBUI_URL names no real Open WebUI")
+    found.upstream.reset()
     found.upstream.start()
+    found.start()
     yield found
     found.upstream.kill()
 

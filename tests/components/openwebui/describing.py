@@ -36,7 +36,7 @@ def with_token(server: OpenWebui, memory: TargetMemory, **claims: Any) -> Route:
     return store(server, memory, token, None if lives is None else server.ends(lives))
 
 
-def store(server: OpenWebui, memory: TargetMemory, token: str, expires: float | None) -> Route:
+def store(server: Any, memory: TargetMemory, token: str, expires: float | None) -> Route:
     return memory.reroute(
         road="openwebui",
         base_url=server.url,

@@ -36,7 +36,7 @@ STRATEGIES: list[dict[str, Any]] = [
 class Installation:
     control: ControlPlane
     policy: Policy
-    server: OpenWebui
+    server: Any
     upstream: OpenAiUpstream
     direct: AnthropicUpstream
     count: int = 0
@@ -95,22 +95,17 @@ class Installation:
         return returning.follow(self.control, self.policy, REF)
 
 
+def load(folder: Path, target: dict[str, Any], *rest: Any, **more: Any) -> Policy:
+    return load_policy(write(folder, target, *rest, **more))
+
+
 def write(
     folder: Path,
-    server: OpenWebui,
-    provider: AnthropicUpstream,
+    target: dict[str, Any],
     strategies: list[dict[str, Any]] | None = None,
-    **said: Any,
+    *,
+    effective_after: str = "300s",
 ) -> Path:
-    target = {
-        "base_url": server.url,
-        "email": EMAIL,
-        "password": PASSWORD,
-        "model": PRIMARY,
-        "direct": direct_to(provider),
-        "return_after": "300ms",
-        **said,
-    }
     block = {
         "priority": "medium",
         "targets": {"default": target},
@@ -125,17 +120,38 @@ def write(
     return write_policy(
         folder,
         {"default": {"url": "redis://127.0.0.1:1/0"}},
-        recovery={"openwebui": block, "max_attempts_per_hour": 20},
+        recovery={
+            "openwebui": block,
+            "max_attempts_per_hour": 20,
+            "effective_after_seconds": effective_after,
+        },
         sections={"degraded_modes": modes},
     )
 
 
+def described_target(server: OpenWebui, provider: AnthropicUpstream, **said: Any) -> dict[str, Any]:
+    return {
+        "base_url": server.url,
+        "email": EMAIL,
+        "password": PASSWORD,
+        "model": PRIMARY,
+        "direct": direct_to(provider),
+        "return_after": "300ms",
+        **said,
+    }
+
+
 def install(
-    folder: Path, control: ControlPlane, server: OpenWebui, provider: AnthropicUpstream, **said: Any
+    folder: Path,
+    control: ControlPlane,
+    server: OpenWebui,
+    provider: AnthropicUpstream,
+    strategies: list[dict[str, Any]] | None = None,
+    **said: Any,
 ) -> Installation:
     return Installation(
         control=control,
-        policy=load_policy(write(folder, server, provider, **said)),
+        policy=load(folder, described_target(server, provider, **said), strategies),
         server=server,
         upstream=server.upstream,
         direct=provider,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
+import subprocess
 from dataclasses import dataclass, field
 
 import httpx
 
 from tests.openwebui import EMAIL, PASSWORD, OpenWebui
 from tests.upstreams import OpenAiUpstream
+from tests.waiting import until
 
 MODELS = ("llama-3", "deepseek-chat", "gemini-pro", "gpt-4-turbo")
+START_SECONDS = 300.0
 
 
-@dataclass
 class Instance:
     """Where it is, whose account is used, and the model server behind it."""
 
@@ -21,7 +25,12 @@ class Instance:
     email: str
     password: str
     upstream: OpenAiUpstream
-    _tokens: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        raise NotImplementedError
 
     def sign_in(self) -> str:
         said = {"email": self.email, "password": self.password}
@@ -36,21 +45,81 @@ class Instance:
         return str(answer.json()["api_key"])
 
 
-def standing_in(server: OpenWebui) -> Instance:
-    return Instance(url=server.url, email=EMAIL, password=PASSWORD, upstream=server.upstream)
+class StandIn(Instance):
+    def __init__(self, server: OpenWebui) -> None:
+        self.server = server
+        self.url, self.email, self.password = server.url, EMAIL, PASSWORD
+        self.upstream = server.upstream
+
+    def start(self) -> None:
+        self.server.start()
+
+    def kill(self) -> None:
+        self.server.kill()
 
 
-def real() -> Instance | None:
-    """``RECOVERY_OPENWEBUI_UPSTREAM_PORT``: where the instance expects its model server, whose key
-    is ``tests.upstreams.KEY``."""
-    url = os.environ.get("RECOVERY_OPENWEBUI_URL")
-    if url is None:
+@dataclass
+class Real(Instance):
+    """``command`` starts it at ``url``; without one it runs already, and is not killed."""
+
+    url: str
+    email: str
+    password: str
+    upstream: OpenAiUpstream
+    command: str | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
+
+    def api_key(self) -> str:
+        """One for all tests: its limiter takes fifteen sign-ins in three minutes."""
+        self.key = self.key or super().api_key()
+        return self.key
+
+    def start(self) -> None:
+        if self.command is None or self.process is not None:
+            return
+        self.process = subprocess.Popen(
+            shlex.split(self.command),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until(self.is_ready, seconds=START_SECONDS, what=f"{self.url} is ready")
+
+    def kill(self) -> None:
+        if self.process is None:
+            return
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+
+    def is_ready(self) -> bool:
+        assert self.process is None or self.process.poll() is None, "it ended by itself"
+        try:
+            answer = httpx.get(f"{self.url}/ready", timeout=5)
+            return answer.status_code == 200 and answer.json() == {"status": True}
+        except (httpx.HTTPError, ValueError):
+            return False
+
+
+def real() -> Real | None:
+    """By the environment: ``RECOVERY_OPENWEBUI_URL``, ``_EMAIL``, ``_PASSWORD``, and
+    ``_UPSTREAM_PORT``, where it expects a model server whose key is ``tests.upstreams.KEY``.
+
+    With ``_COMMAND`` it is started by it, and may be killed.
+    """
+    said = {name: os.environ.get(f"RECOVERY_OPENWEBUI_{name.upper()}") for name in _NAMES}
+    if said["url"] is None:
         return None
     upstream = OpenAiUpstream(*MODELS)
-    upstream.server.port = int(os.environ["RECOVERY_OPENWEBUI_UPSTREAM_PORT"])
-    return Instance(
-        url=url,
-        email=os.environ["RECOVERY_OPENWEBUI_EMAIL"],
-        password=os.environ["RECOVERY_OPENWEBUI_PASSWORD"],
+    upstream.server.port = int(said["upstream_port"] or 0)
+    return Real(
+        url=said["url"],
+        email=said["email"] or "",
+        password=said["password"] or "",
+        command=said["command"],
         upstream=upstream,
     )
+
+
+_NAMES = ("url", "email", "password", "upstream_port", "command")

@@ -42,7 +42,7 @@ def both(
     """A target with two roads."""
     with_token(openwebui, memory)
     return described(
-        openwebui.url, memory, direct=direct_to(anthropic_upstream), completion_timeout="500ms"
+        openwebui.url, memory, direct=direct_to(anthropic_upstream), completion_timeout="2s"
     )
 
 

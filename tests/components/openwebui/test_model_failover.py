@@ -19,7 +19,7 @@ from tests.upstreams import OpenAiUpstream
 @pytest.fixture
 def ready(openwebui: OpenWebui, memory: TargetMemory) -> OpenWebuiTarget:
     with_token(openwebui, memory)
-    return described(openwebui.url, memory, completion_timeout="500ms")
+    return described(openwebui.url, memory, completion_timeout="2s")
 
 
 def fail_over(target: OpenWebuiTarget, *fallbacks: str, dry_run: bool = False) -> MemoryJournal:

@@ -20,7 +20,7 @@ from tests.upstreams import OpenAiUpstream
 from tests.web import closed_port
 
 SECONDS = 10.0
-PATIENCE = {"answer_timeout": "500ms", "completion_timeout": "500ms"}
+PATIENCE = {"answer_timeout": "2s", "completion_timeout": "2s"}
 
 
 @pytest.fixture
@@ -307,6 +307,19 @@ def test_a_model_is_asked_when_the_policy_says_so(
     assert len(openai_upstream.requests) == in_repairs
     assert probe(target.reminded(TargetMemory(control, REF)), SECONDS).healthy
     assert len(openai_upstream.requests) == in_repairs + outside
+
+
+def test_a_list_that_cannot_be_renewed_in_time_is_taken_as_it_was(
+    brisk: OpenWebuiTarget, openwebui: OpenWebui
+) -> None:
+    """One of many servers behind it hangs, and the others answer."""
+    light(brisk, SECONDS)
+    openwebui.modes["/api/models?refresh=true"] = "hang"
+
+    found = probe(brisk, SECONDS)
+
+    assert found.healthy, found.summary
+    assert found.figures["models"] == 4
 
 
 def test_a_list_of_five_thousand_models_is_read_whole(

@@ -288,7 +288,7 @@ def test_a_server_that_is_ill_is_not_taken_for_a_refusal(
     openwebui: OpenWebui, memory: TargetMemory, mode: str
 ) -> None:
     openwebui.modes["/api/v1/auths/signin"] = mode
-    target = described(openwebui.url, memory, answer_timeout="500ms")
+    target = described(openwebui.url, memory, answer_timeout="2s")
 
     with pytest.raises(TargetUnreachable):
         refresh(target)

@@ -115,7 +115,7 @@ def test_the_cleanup_is_never_led_outside(tmp_path: Path, mount: Mount) -> None:
         return removed > 0 and hits >= HITS
 
     with attacker(victim, outside):
-        until(is_proven, seconds=40, what=f"the attack came in time {HITS} times")
+        until(is_proven, seconds=120, what=f"the attack came in time {HITS} times")
 
 
 def test_a_root_that_is_swapped_itself_is_left_alone_or_cleaned(

@@ -6,8 +6,11 @@ Where another version of Chroma is installed by now, that one opens a copy of it
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from recovery.events import Figure
 from recovery.runtime import Remaining
 
 _OPEN = 0o755
+CARRY = (sys.executable, "-m", "recovery.components.chromadb.snapshots.carrying")
 
 
 def stage(
@@ -51,6 +55,38 @@ def stage(
     except OSError as error:
         raise NotCopied(f"{error.filename or staged}: {error.strerror}") from error
     return figures
+
+
+def carry_over(
+    damaged: Path, staged: Path, remaining: Remaining, command: Sequence[str] = CARRY
+) -> dict[str, Figure]:
+    """Have a child add what is newer than the snapshot and still readable in a damaged directory.
+
+    The server of the damaged one must be stopped. Raises ``NotCopied`` where nothing of it can be
+    read, or the child died; then what is staged is to be thrown away.
+    """
+    seconds = remaining()
+    order = {"damaged": str(damaged), "restored": str(staged), "timeout": seconds}
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env=child.bare_environment(),
+            cwd=staged,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotCopied(f"nothing was carried over within {seconds:.0f} s") from error
+    said = child.last_said(done.stdout).get("carried")
+    if done.returncode or said is None:
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise NotCopied(f"nothing can be carried over: {why[:200]}")
+    _hand_over(damaged, staged)
+    _sync_all(staged)
+    return {**said, "new_collections": ", ".join(said["new_collections"])}
 
 
 def _hand_over(path: Path, staged: Path) -> None:

@@ -1,4 +1,4 @@
-"""The journal of a remedy that runs without a control plane: its steps go to the log."""
+"""The journal of a remedy that runs outside of any recovery: its steps go to the log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Diary:
         self._deadline = Deadline(seconds)
 
     def keep(self) -> Kept:
-        raise NothingKept("nothing is deleted while the control plane is away")
+        raise NothingKept("nothing is put aside outside of a recovery")
 
     def remaining(self) -> float:
         return self._deadline.remaining()
