@@ -14,7 +14,6 @@ from recovery import routing
 from recovery.controlplane import ControlPlane
 from recovery.encryption import encrypt, new_key
 from recovery.inference import Answer, AsyncClient, Client, Limits
-from recovery.inference.own import Own
 from tests.openwebui import OpenWebui
 from tests.servers import RedisServer, free_port
 from tests.upstreams import KEY, AnthropicUpstream
@@ -187,7 +186,3 @@ def alone(environ: pytest.MonkeyPatch) -> Iterator[None]:
     recovery.client.start(f"redis://127.0.0.1:{free_port()}/0")
     yield
     recovery.client.stop()
-
-
-def own(openwebui: OpenWebui) -> Own:
-    return Own(base_url=openwebui.url, token=openwebui.token(), model="llama-3")

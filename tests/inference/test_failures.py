@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import trustme
 
 from recovery.encryption import encrypt
@@ -431,6 +432,9 @@ def test_no_secret_is_in_any_error_log_or_repr(
     plan = ours.roads.plan()
     shown += [repr(plan), repr(plan.endpoints), repr(ours.roads._own), caplog.text]
     shown += [repr(vars(ours.client)), repr(vars(ours.roads))]
+    until(lambda: events(stage), seconds=40, what="it is told")
+    with redis.Redis(port=stage.redis.port) as everything:
+        shown += [repr(everything.dump(key)) for key in everything.scan_iter()]
 
     for secret in (token, KEY):
         assert [text for text in shown if secret in text] == []
