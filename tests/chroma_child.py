@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import select
 import sys
@@ -111,7 +112,9 @@ def delete(path: str, said: dict[str, Any]) -> dict[str, Any]:
 def add_saved(path: str, said: dict[str, Any]) -> dict[str, Any]:
     """A collection of 1,200 × 8, whose index was saved once."""
     settings = {"space": said.get("space", "l2"), "max_neighbors": said.get("max_neighbors", 16)}
-    made = client(path).create_collection(said["name"], configuration={"hnsw": settings})
+    place = {key: said[key] for key in ("tenant", "database") if key in said}
+    opened = chromadb.PersistentClient(path, Settings(anonymized_telemetry=False), **place)
+    made = opened.create_collection(said["name"], configuration={"hnsw": settings})
     names = [f"id-{number}" for number in range(1_200)]
     made.add(ids=names, embeddings=vectors(1_200, 8, seed=5))
     return {"records": made.count()}
@@ -136,6 +139,27 @@ def remove(path: str, said: dict[str, Any]) -> dict[str, Any]:
     docs = client(path).get_collection("docs")
     docs.delete(ids=said["ids"])
     return {"records": docs.count()}
+
+
+def right(path: str, said: dict[str, Any]) -> dict[str, Any]:
+    """How many records of ``docs`` give the vector that they were given, in its direction."""
+    docs = client(path).get_collection("docs")
+    drawn = vectors(said["count"], said["dimension"])
+    found = 0
+    for offset in range(0, docs.count(), PAGE):
+        try:
+            got = docs.get(offset=offset, limit=PAGE, include=["embeddings"])
+        except Exception:  # noqa: BLE001 - what cannot be read is not right
+            continue
+        for name, vector in zip(got["ids"], got["embeddings"], strict=True):
+            given = drawn[int(name.removeprefix("id-"))]
+            found += is_alike(vector.tolist(), given)
+    return {"right": found}
+
+
+def is_alike(one: list[float], other: list[float]) -> bool:
+    product = sum(a * b for a, b in zip(one, other, strict=True))
+    return product > 0.999 * math.hypot(*one) * math.hypot(*other)
 
 
 def contents(path: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +217,7 @@ if __name__ == "__main__":
         "one": one,
         "query": query,
         "remove": remove,
+        "right": right,
         "update": update,
     }
     say(actions[action](path, json.loads(rest[0]) if rest else {}))

@@ -256,7 +256,12 @@ class Rebuild:
             timeout=work.deadline_of(self.journal.remaining),
             patience=self._patience(),
         )
-        return work.run("building", order, self.journal.remaining, Told(self.journal, one.name))
+        try:
+            return work.run("building", order, self.journal.remaining, Told(self.journal, one.name))
+        except RemedyError:
+            # Chroma does not say that a disk is full: whatever failed then failed of that.
+            self._see_room(one)
+            raise
 
     def _exchange(
         self, connection: sqlite3.Connection, exchange: Exchange, built: str | None, kept: Kept

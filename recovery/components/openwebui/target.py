@@ -56,6 +56,14 @@ class DirectProvider(StrictModel):
             raise ValueError(f"{', '.join(secret)}: use api_key_env or api_key_file")
         return headers
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_no_secret_of_ours(cls, variable: str | None) -> str | None:
+        """Applications refuse to send those anywhere, too."""
+        if variable is not None and variable.startswith("RECOVERY_"):
+            raise ValueError("RECOVERY_ variables are this system's own: name another")
+        return variable
+
     @model_validator(mode="after")
     def _has_one_key(self) -> Self:
         if self.api_key_env is not None and self.api_key_file is not None:

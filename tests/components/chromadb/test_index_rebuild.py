@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from recovery.components.chromadb.probe import probe
 from recovery.errors import (
     EmbeddingUnavailable,
+    NothingKept,
     NotKept,
     RemedyError,
     TargetUnreachable,
@@ -345,3 +348,37 @@ def test_a_directory_that_may_not_be_written_is_named(
         rebuild(local(chroma_directory), tmp_path)
 
     chroma_directory.path.chmod(0o700)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False).returncode != 0:
+        pytest.skip("no right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("free_kb", [100, 1_800])
+def test_a_disk_without_room_leaves_the_old_index_and_nothing_else(
+    chroma_template: ChromaDirectory, small_disk: Path, tmp_path: Path, free_kb: int
+) -> None:
+    """Seen to be too small before anything is written, or found out while the index is built."""
+    directory = chroma_template.copy(small_disk / "chroma")
+    (directory.segment / "header.bin").unlink()
+    before = digests(directory, set())
+    room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize
+    (small_disk / "ballast").write_bytes(bytes(max(room - free_kb * 1024, 0)))
+
+    with pytest.raises(NothingKept):
+        rebuild(local(directory), tmp_path)
+
+    assert digests(directory, set()) == before
+    assert not any(directory.path.glob(".recovery*"))
+    (small_disk / "ballast").unlink()
+    if room > 3 * 1024 * 1024:
+        rebuild(local(directory), tmp_path)
+        assert probe(local(directory), SECONDS).healthy

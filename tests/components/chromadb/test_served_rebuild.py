@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 from functools import cache
 from pathlib import Path
 
 import httpx
 import pytest
+import trustme
+from pydantic import SecretStr
 
 from recovery.components.chromadb.probe import probe
-from recovery.errors import TargetUnreachable
-from tests.chroma import COUNT, DIMENSION, ChromaDirectory, ManagedChroma, ServedChroma, noise
+from recovery.errors import RemedyError, TargetUnreachable, VectorsLost
+from tests.chroma import (
+    COUNT,
+    DIMENSION,
+    ChromaDirectory,
+    ManagedChroma,
+    ServedChroma,
+    ask,
+    gate,
+    noise,
+)
 from tests.chroma_child import vectors
 from tests.components.chromadb.rebuilds import OWN, contents, local, rebuild
 from tests.journals import MemoryJournal
@@ -120,3 +132,54 @@ def written(number: int) -> list[float]:
         return batch(0, COUNT)[number]
     first = COUNT + (number - COUNT) // 60 * 60
     return batch(first, 60)[number - first]
+
+
+def test_vectors_are_read_through_tls_with_a_token(
+    chroma_server: ServedChroma, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    said = {"token": SecretStr("right"), "tls_ca_file": str(tmp_path / "ca.pem")}
+
+    with gate(chroma_server, "Authorization", "Bearer right", tls) as url:
+        target = local(chroma_server.directory, url=url, **said)
+        assert probe(target, SECONDS).healthy
+        noise(chroma_server.directory.segment / "data_level0.bin")
+        with pytest.raises(VectorsLost) as caught:
+            rebuild(target.model_copy(update={"token": SecretStr("wrong")}), tmp_path)
+        assert "wrong" not in str(caught.value)
+
+        rebuild(target, tmp_path)
+
+        assert probe(target, SECONDS).healthy
+
+
+def test_a_collection_of_another_tenant_is_repaired_as_well(
+    chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    place = {"tenant": "people", "database": "archive"}
+    assert ask("add_database", chroma_directory.path, **place).returncode == 0
+    assert ask("add_saved", chroma_directory.path, name="saved", **place).returncode == 0
+    saved = {p.parent for p in chroma_directory.path.glob("*/header.bin")}
+    (other,) = saved - {chroma_directory.segment, *small(chroma_directory)}
+    (other / "header.bin").unlink()
+    theirs = local(chroma_directory, **place, collections={"saved": 1_200})
+    assert probe(theirs, SECONDS).failure_type == "index_corrupted"
+
+    with pytest.raises(RemedyError, match="there is no collection 'saved'"):
+        rebuild(local(chroma_directory), tmp_path, collection="saved")
+    rebuild(theirs, tmp_path)
+
+    assert probe(theirs, SECONDS).healthy
+    assert probe(local(chroma_directory), SECONDS).healthy
+
+
+def small(directory: ChromaDirectory) -> set[Path]:
+    """The indexes that were never saved."""
+    return {
+        folder
+        for folder in directory.path.iterdir()
+        if folder.is_dir() and not (folder / "index_metadata.pickle").exists()
+    }

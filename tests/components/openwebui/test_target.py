@@ -27,6 +27,7 @@ DIRECT = {"model": "claude", "api_key_env": "ANTHROPIC_API_KEY"}
         ({"direct": {**DIRECT, "api_key_file": "/x"}}, "not both"),
         ({"direct": {**DIRECT, "headers": {"Authorization": "Bearer x"}}}, "api_key_env"),
         ({"direct": {**DIRECT, "api_key_env": "sk-ant-a-key-itself"}}, "api_key_env"),
+        ({"direct": {**DIRECT, "api_key_env": "RECOVERY_SECRET_KEY"}}, "name another"),
         ({"direct": {**DIRECT, "base_url": "ftp://example.com"}}, "http://"),
     ],
 )
