@@ -124,7 +124,7 @@ def notice_of(policy: Policy, fact: Mapping[str, Any]) -> Notice:
     return Notice(
         kind=kind,
         name=_name(kind, fact),
-        severity=fact.get("severity") or severity_of(policy, component, strategy),
+        severity=_severity(policy, fact, component, strategy),
         summary=_summary(kind, fact),
         at=datetime.fromtimestamp(fact.get("at", 0) / 1000, UTC),
         labels=labels,
@@ -133,6 +133,13 @@ def notice_of(policy: Policy, fact: Mapping[str, Any]) -> Notice:
         page=page_of(policy, fact.get("id") if kind == "approval" else None),
         is_over=kind in OVER or fact.get("result") in (Result.RECOVERED, Result.NOT_NEEDED),
     )
+
+
+def _severity(policy: Policy, fact: Mapping[str, Any], component: str, strategy: str | None) -> str:
+    """A recovery that ended well is news, and wakes nobody."""
+    if fact["kind"] == "recovery" and Result(fact["result"]).is_good:
+        return SEVERITIES[-1]
+    return fact.get("severity") or severity_of(policy, component, strategy)
 
 
 def _name(kind: str, fact: Mapping[str, Any]) -> str:
@@ -161,7 +168,7 @@ def page_of(policy: Policy, approval: str | None = None) -> str | None:
     base = policy.http.public_url
     if base is None:
         return None
-    return f"{base.rstrip('/')}/" + (f"#approval-{approval}" if approval else "")
+    return f"{base.rstrip('/')}/" + (f"#a:{approval}" if approval else "")
 
 
 def _page_name(kind: str, component: str, strategy: str | None) -> str:

@@ -97,7 +97,7 @@ def test_a_pending_approval_is_shown_with_its_link_until_it_is_decided(
     (waiting,) = until(
         lambda: alertmanager.alerts(alertname="RecoveryApprovalPending"), what="it is shown"
     )
-    assert waiting["annotations"]["status_page"] == "https://recovery.example.org/#approval-r-1"
+    assert waiting["annotations"]["status_page"] == "https://recovery.example.org/#a:r-1"
 
     approvals.deny(office.control, office.policy, "r-1", by="ann")
     office.deliver()

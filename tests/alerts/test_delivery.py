@@ -295,7 +295,7 @@ def test_a_message_goes_out_by_mail_with_links_to_runbook_and_page(
     )
     text = message.get_content()
     assert "https://docs.example.org/runbooks/redis-restart-container.md" in text
-    assert "https://recovery.example.org/#approval-r-7" in text
+    assert "https://recovery.example.org/#a:r-7" in text
 
 
 def test_an_address_of_a_message_may_lie_in_a_file(
@@ -341,6 +341,15 @@ def test_who_wants_only_the_worst_gets_only_that(desk: Desk, mail: MailSink) -> 
 
     (message,) = mail.messages
     assert message["subject"] == "[P1] reconnect could not repair redis/default"
+
+
+def test_a_repair_that_worked_wakes_nobody(desk: Desk, mail: MailSink) -> None:
+    desk.turn_to(channels=["messages"], messages={"ops": {"url": mail.url, "at_least": "P2"}})
+    desk.tell(result="recovered", severity="P0")
+
+    desk.deliver()
+
+    assert not mail.messages
 
 
 def test_a_mail_server_that_is_away_gets_it_when_it_is_back(desk: Desk, mail: MailSink) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -18,7 +19,7 @@ from recovery.controlplane import ControlPlane
 from recovery.errors import ControlPlaneUnavailable, UnknownRecovery
 from recovery.events import State
 from tests.policies import policy_text
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer, filled, free_port
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Cluster:
     target: RedisServer
     control: ControlPlane
     app: Celery
+    containers: dict[str, Any]
+    leaked: list[socket.socket] = field(default_factory=list)
+
+    def break_target(self) -> None:
+        self.leaked += filled(self.target)
 
     def alive(self) -> set[str]:
         try:
@@ -148,15 +154,18 @@ def cluster(
             target=RedisServer(tmp_path, port=ports["target"]),
             control=ControlPlane(found.client()),
             app=app,
+            containers=workers,
         )
         until(found.answers, seconds=PATIENCE, what="the control Redis answers")
         until(cluster.target.answers, seconds=PATIENCE, what="the target answers")
         try:
             until(cluster.is_whole, seconds=PATIENCE, what="both hosts' workers are alive")
             yield cluster
-        except AssertionError:
+        finally:
+            # Shown by pytest where the test failed.
             sys.stderr.write(cluster.logs())
-            raise
+        for connection in cluster.leaked:
+            connection.close()
         app.close()
         cluster.control.redis.close()
     finally:

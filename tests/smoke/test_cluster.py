@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from recovery.events import Result
-from tests.servers import filled
 from tests.smoke.conftest import PATIENCE, Cluster
 from tests.waiting import until
 
@@ -27,15 +26,15 @@ def repaired(cluster: Cluster, recovery_id: str) -> str:
 
 def test_two_hosts_repair_and_survive_what_breaks_around_them(cluster: Cluster) -> None:
     """One cluster for all of it: starting one takes longer than breaking it."""
-    leaked = filled(cluster.target)
+    cluster.break_target()
     assert repaired(cluster, cluster.trigger("bound")) == "host-b"
 
     # A host that hangs, with its queue full: the other queues go on.
-    cluster.workers["host-b"].container.pause()
+    cluster.containers["host-b"].pause()
     stuck = [cluster.trigger("bound", dry_run=True) for _ in range(20)]
-    leaked += filled(cluster.target)
+    cluster.break_target()
     assert repaired(cluster, cluster.trigger()) == "host-a"
-    cluster.workers["host-b"].container.unpause()
+    cluster.containers["host-b"].unpause()
     for recovery_id in stuck:
         record = cluster.concluded(recovery_id)
         assert host_of(record.holder) == "host-b"
@@ -44,17 +43,14 @@ def test_two_hosts_repair_and_survive_what_breaks_around_them(cluster: Cluster) 
     # The broker restarts under them.
     cluster.broker.container.restart(timeout=5)
     until(cluster.is_whole, seconds=PATIENCE, what="both hosts are back after the broker")
-    leaked += filled(cluster.target)
+    cluster.break_target()
     assert repaired(cluster, cluster.trigger()) in {"host-a", "host-b"}
 
     # A whole host is killed: the other one takes over what either may do.
     cluster.workers["host-b"].container.kill(signal="SIGKILL")
-    leaked += filled(cluster.target)
+    cluster.break_target()
     assert repaired(cluster, cluster.trigger()) == "host-a"
     until(lambda: cluster.alive() == {"host-a"}, seconds=PATIENCE, what="host-b is taken for dead")
-
-    for connection in leaked:
-        connection.close()
 
 
 def test_the_image_is_not_root_and_says_what_it_is(cluster: Cluster) -> None:

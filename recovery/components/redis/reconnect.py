@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from recovery.components.redis.connection import enter, named_errors, release
+from recovery.components.redis.connection import NAME, enter, named_errors, release
 from recovery.components.redis.target import RedisTarget
 from recovery.strategy import Duration, Journal, Parameters, strategy
 
@@ -72,7 +72,10 @@ def stale(
 
 
 def is_expendable(entry: dict[str, str]) -> bool:
-    """Whether nobody waits on this connection: not blocked, subscribed, in MULTI or replicating."""
+    """Whether nobody waits on this connection: not blocked, subscribed, in MULTI or replicating;
+    nor the standing one of another worker, which could then not get in at the next failure."""
+    if entry.get("name") == NAME:
+        return False
     subscribed = any(int(entry.get(kind, 0)) > 0 for kind in ("sub", "psub", "ssub"))
     in_transaction = int(entry.get("multi", -1)) >= 0
     return not (set(entry["flags"]) & SPARED_FLAGS or subscribed or in_transaction)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from recovery.components.redis.connection import hold, keep, release
+from recovery.components.redis.connection import NAME, hold, keep, release
 from recovery.components.redis.evidence import evidence
 from recovery.components.redis.probe import probe
 from recovery.components.redis.reconnect import Reconnect, is_expendable, reconnect, stale
@@ -35,6 +35,23 @@ def test_blocked_subscribed_replicating_and_transacting_clients_are_spared() -> 
     ]
 
     assert not [client for client in spared if is_expendable(client)]
+
+
+def test_the_standing_connections_of_other_workers_are_spared(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    target = RedisTarget(url=redis_server.url)
+    others = [redis_server.client(client_name=NAME) for _ in range(3)]
+    ids = {other.client_id() for other in others}
+    assert hold(target)
+    leaked = filled(redis_server)
+
+    reconnect.remedy(target, Reconnect(idle_at_least=0), MemoryJournal(tmp_path))
+
+    assert {int(one["id"]) for one in others[0].client_list()} >= ids
+    for connection in (*others, *leaked):
+        connection.close()
+    release(target)
 
 
 def test_on_a_server_with_room_only_long_idle_connections_go() -> None:
