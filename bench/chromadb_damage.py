@@ -188,6 +188,7 @@ def measure(damage: Damage, directory: ChromaDirectory, snapshots: Path) -> Row:
     looked = look(damage, target(directory), SECONDS)
     # A server may change what it starts on; the repair is to find what the damage left.
     beside = directory.path.with_name("beside")
+    beside.mkdir()
     if directory.path.exists():
         shutil.copytree(directory.path, beside / "chroma")
     with started(ChromaDirectory(beside / "chroma")) as server:

@@ -82,10 +82,13 @@ def openwebui(route: Route, own: Own) -> Endpoint:
 
 
 def direct(found: Direct, own: Own) -> Endpoint:
-    """Raises ``Failed`` where it cannot be used from here."""
+    """Raises ``Failed`` where it cannot be used from here.
+
+    The application's own key is for the provider that it named itself, and for no other.
+    """
     base = _server(Road.DIRECT, found.base_url)
     try:
-        key = own.api_key or key_of(found)
+        key = (own.api_key if found is own.direct else None) or key_of(found)
     except ConfigError as error:
         raise Failed(unusable(Road.DIRECT, error.message)) from None
     if key is not None and not _SENDABLE.fullmatch(key):

@@ -70,8 +70,9 @@ class Roads:
         plan = self._plan
         if plan is None or plan.text is not text or time.monotonic() - plan.made > RESOLVE_AGAIN:
             if plan is not None and plan.text is not text:
-                # A new token, model or road: what failed before says little of it.
-                self.health.forgive(Road.OPENWEBUI)
+                # A new token, model, key or road: what failed before says little of it.
+                for road in Road:
+                    self.health.forgive(road)
             plan = self._plan = self._resolve(text)
         return plan
 
@@ -122,7 +123,8 @@ class Roads:
                 found.append(_endpoint(road, chosen, own))
             except Failed as failed:
                 unusable.append(failed.failure)
-                log.warning("%s of %s cannot be used here", failed.failure, self.target)
+                if self._plan is None or failed.failure not in self._plan.unusable:
+                    log.warning("%s of %s cannot be used here", failed.failure, self.target)
         return Plan(text, tuple(found), tuple(unusable), time.monotonic())
 
     def _parsed(self, text: str | None) -> Route | None:

@@ -17,7 +17,16 @@ import redis
 import trustme
 
 from recovery.encryption import encrypt
-from recovery.inference import Client, Limits, NoAnswer, NoRoad, RequestRejected, Road, StreamBroken
+from recovery.inference import (
+    Client,
+    Direct,
+    Limits,
+    NoAnswer,
+    NoRoad,
+    RequestRejected,
+    Road,
+    StreamBroken,
+)
 from tests.inference.conftest import QUESTION, TARGET, Askers, Stage, direct
 from tests.openwebui import OpenWebui
 from tests.servers import black_hole, free_port
@@ -438,6 +447,19 @@ def test_no_secret_is_in_any_error_log_or_repr(
 
     for secret in (token, KEY):
         assert [text for text in shown if secret in text] == []
+
+
+def test_an_applications_own_key_is_for_the_provider_that_it_named_itself(
+    stage: Stage, asker: Askers, environ: pytest.MonkeyPatch
+) -> None:
+    own = Direct.from_dict(direct(stage.anthropic, api_key_env=None))
+    environ.setenv("ANTHROPIC_API_KEY", "the-routes-own")
+    stage.route(road="direct")
+    ours = asker(direct=own, api_key=KEY)
+    assert ours.chat(QUESTION).road is Road.OPENWEBUI
+    stage.route(direct=None)
+
+    assert ours.chat(QUESTION).road is Road.DIRECT
 
 
 def test_nothing_listens_anywhere(alone: None, asker: Askers) -> None:
