@@ -126,6 +126,17 @@ def test_what_the_policy_names_is_handed_over(services: dict[str, dict[str, Any]
     assert direct.api_key_env in services["openwebui-worker"]["environment"]
 
 
+def test_the_directory_of_the_sample_can_be_replaced(services: dict[str, dict[str, Any]]) -> None:
+    policy = load_policy(COMPOSE / "recovery_config.yml", {})
+    path = policy.target(TargetRef("chromadb", "default")).path  # type: ignore[attr-defined]
+    server, worker = services["chroma"], services["chromadb-worker"]
+
+    assert path == Path(server["command"][-1])
+    for one in (server, worker):
+        (mounted,) = (str(v) for v in one["volumes"] if "sample-chroma" in str(v))
+        assert f":{path.parent}" in mounted or f"'{path.parent}'" in mounted
+
+
 def test_secrets_that_the_policy_names_are_mounted(services: dict[str, dict[str, Any]]) -> None:
     text = (COMPOSE / "recovery_config.yml").read_text()
     mounted = {
