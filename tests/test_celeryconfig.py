@@ -37,7 +37,7 @@ def seconds_until_refused(app: Celery) -> float:
 
 
 def is_written(server: RedisServer) -> bool:
-    """Redis puts off writing, and answers all the same, while the disk is busy with its last fsync."""
+    """Redis puts off writing, and answers all the same, while the last fsync is under way."""
     with server.client() as client:
         return client.info("persistence")["aof_buffer_length"] == 0
 
