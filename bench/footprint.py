@@ -54,7 +54,7 @@ def main() -> None:
             with supervised(environ, where) as process, bare_worker(environ, where) as baseline:
                 time.sleep(SETTLE_SECONDS)
                 supervisor = psutil.Process(process.pid)
-                (worker,) = supervisor.children()
+                worker = next(c for c in supervisor.children() if "celery" in c.cmdline())
                 one, other, over = measure(family(worker), family(baseline), [supervisor])
             ours.append(one)
             bare.append(other)
