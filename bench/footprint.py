@@ -113,7 +113,8 @@ def cpu_seconds(group: list[psutil.Process]) -> float:
 @contextmanager
 def supervised(environ: dict[str, str], where: Path) -> Iterator[Popen[bytes]]:
     command = ["-c", "from recovery.cli import main; main()", "worker", "--queues", "redis"]
-    command += ["--concurrency", str(CONCURRENCY)]
+    # Who looks at targets does so in a process of its own, which repairs nothing.
+    command += ["--concurrency", str(CONCURRENCY), "--no-probes"]
     with running(command, environ, where / "ours.log") as process:
         yield process
 
