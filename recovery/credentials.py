@@ -56,4 +56,14 @@ def make_once(file: Path) -> str:
 
 def named(variable: str) -> str | None:
     """A secret by the name of its environment variable; an empty one is none."""
-    return os.environ.get(variable) or None
+    return os.environ.get(variable, "").strip("\r\n") or None
+
+
+def for_header(secret: str | None, what: str) -> str | None:
+    """The secret as it is, where a header may hold it; raises ``TargetRefused``.
+
+    A client that finds out by itself says so with the secret in its sentence.
+    """
+    if secret is not None and not (secret.isascii() and secret.isprintable()):
+        raise TargetRefused(f"{what} cannot stand in a header: is there more than it in its place?")
+    return secret

@@ -45,8 +45,9 @@ FORK_SPREAD = 1.0
 """Children of one parent begin within so many seconds, not all at once."""
 
 FORK_PATIENCE = 5.0
-LAST_WORDS_SECONDS = 2.0
-"""How long an application that ends waits for its reports to be sent."""
+LAST_WORDS_SECONDS = 5.0
+"""How long an application that ends waits for its reports to be sent; the first one needs Celery,
+whose import alone takes a busy machine two."""
 
 log = logging.getLogger("recovery.client")
 

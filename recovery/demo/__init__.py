@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -212,11 +212,11 @@ class _Scenes:
         _title("The audit trail")
         for entry in audit.history(self.control, since=audit.last_hours(1)):
             facts = entry.fields
-            decided = f", {facts['decided']}" if "decided" in facts else ""
+            why = [facts.get("error") or facts.get("reason"), facts.get("decided")]
+            found = [facts[when]["found"] for when in ("before", "after") if when in facts]
             click.echo(
-                f"  {entry.at:%H:%M:%S}  {facts['target']}  {facts['result']:<10} "
-                f"{facts.get('error') or facts.get('reason') or ''}{decided}  "
-                f"{facts.get('before', '')} {facts.get('after', '')}"
+                f"  {entry.at:%H:%M:%S}  {facts['target']}  {facts['result']:<9}"
+                f"  {' → '.join(found):<29}  {', '.join(filter(None, why))}".rstrip()
             )
 
     def _run(self, failure_type: str) -> Any:
@@ -234,7 +234,7 @@ class _Scenes:
         outcome = None
         for seen in records.follow(self.control, identity, 30, is_approved=is_approved):
             if isinstance(seen, Step):
-                _say(f"{seen.at_seconds:5.2f} s  {seen.text} {dict(seen.figures)}")
+                _say(f"{seen.at_seconds:5.2f} s  {seen.text}{_figures(seen.figures)}")
             elif isinstance(seen, Decision):
                 raise DemoFailed(f"refused: {seen.reason} {seen.detail}")
             else:
@@ -369,6 +369,10 @@ def _expect(fact: bool, otherwise: str) -> None:
 
 def _title(text: str) -> None:
     click.secho(f"\n{text}", fg="cyan", bold=True)
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    return "".join(f"  {name} {value}" for name, value in figures.items() if value is not None)
 
 
 def _say(text: str) -> None:

@@ -17,7 +17,7 @@ import httpx
 from recovery.components.chromadb.findings import Budget, Finding, from_message
 from recovery.components.chromadb.sampling import CollectionError, Vector
 from recovery.components.chromadb.target import ChromaTarget
-from recovery.credentials import reveal
+from recovery.credentials import for_header, reveal
 
 MOST_BYTES = 32 * 1024 * 1024
 """The longest answer that is read; one vector and its hits are far below."""
@@ -47,10 +47,13 @@ class ChromaServer:
         self._patience = target.answer_timeout
         self._url = url
         self._is_alive = False
-        place = f"tenants/{_quoted(target.tenant)}/databases/{_quoted(target.database)}"
+        place = f"tenants/{quoted(target.tenant)}/databases/{quoted(target.database)}"
         self._collections = f"/api/v2/{place}/collections"
         self._client = httpx.Client(
-            base_url=url, headers=_headers(target), verify=_trust(target, url), trust_env=False
+            base_url=url,
+            headers={"Accept-Encoding": "identity", **_headers(target)},
+            verify=_trust(target, url),
+            trust_env=False,
         )
 
     def __enter__(self) -> Self:
@@ -78,7 +81,7 @@ class ChromaServer:
 
     def _named(self, name: str) -> Any:
         try:
-            return self._ask("GET", f"{self._collections}/{_quoted(name)}")
+            return self._ask("GET", f"{self._collections}/{quoted(name)}")
         except Refused as refused:
             if refused.finding.failure_type != "collection_missing":
                 raise
@@ -104,12 +107,15 @@ class ChromaServer:
             return _judged(response.status_code, body, self._url)
 
     def _read(self, response: httpx.Response) -> bytes:
-        """Piece by piece, since a timeout of httpx's only holds for one piece."""
+        """Piece by piece, since a timeout of httpx's only holds for one piece; and as it was sent,
+        since of what is packed a few bytes can become gigabytes at once."""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise Unanswered(_temporary(f"{self._url} answers packed, which nobody asked for"))
         body = bytearray()
-        for piece in response.iter_bytes():
+        for piece in response.iter_raw():
             body += piece
             if len(body) > MOST_BYTES:
-                raise Unanswered(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
+                raise Overlong(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
             if self._budget.is_over:
                 raise Unanswered(self._silent(self._budget.seconds))
         return bytes(body)
@@ -173,6 +179,10 @@ class Refused(Unanswered):
     """The server answered with an error of its own."""
 
 
+class Overlong(Unanswered):
+    """The answer was longer than is read; what was asked for may be asked for in smaller parts."""
+
+
 def _judged(status: int, body: bytes, url: str) -> Any:
     if status in (401, 403):
         raise Unanswered(
@@ -180,8 +190,8 @@ def _judged(status: int, body: bytes, url: str) -> Any:
         )
     try:
         answer = json.loads(body)
-    except ValueError as error:
-        raise Unanswered(_temporary(f"{url} answers {status} and no JSON")) from error
+    except (ValueError, RecursionError):
+        raise Unanswered(_temporary(f"{url} answers {status} and no JSON")) from None
     if status == httpx.codes.OK:
         return answer
     text = f"{answer.get('error')}: {answer.get('message')}" if isinstance(answer, dict) else ""
@@ -199,7 +209,7 @@ def _temporary(summary: str) -> Finding:
 
 
 def _headers(target: ChromaTarget) -> dict[str, str]:
-    token = reveal(target.token, target.token_file)
+    token = for_header(reveal(target.token, target.token_file), "the token")
     if token is None:
         return {}
     if target.auth_header == "authorization":
@@ -215,5 +225,5 @@ def _trust(target: ChromaTarget, url: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=target.tls_ca_file)
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return quote(name, safe="")

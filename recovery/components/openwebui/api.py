@@ -79,6 +79,10 @@ class OpenWebui:
         """When the token runs out, by the server's word; not for API keys."""
         answer = self._get("/api/v1/auths/")
         self._judge(of_refusal(answer, f"{self._url}/api/v1/auths/"))
+        if not isinstance(answer.body, dict):
+            raise Unanswered(
+                away(f"{self._url}/api/v1/auths/ answers something else than a session")
+            )
         return tokens.moment(answer.body.get("expires_at"))
 
     def models(self, *, refresh: bool) -> list[str]:

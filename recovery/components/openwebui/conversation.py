@@ -7,6 +7,7 @@ Here the connection itself is shut when the time is over.
 from __future__ import annotations
 
 import json
+import math
 import socket
 import ssl
 import threading
@@ -25,6 +26,8 @@ MOST_BYTES = 8 * 1024 * 1024
 """The longest answer that is read: some 20,000 models."""
 
 SHORTEST = 0.05
+LONGEST_WAIT = 86_400.0
+"""What is believed of a server that says when to come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +44,10 @@ class Answer:
     def retry_after(self) -> float | None:
         """Seconds; None where it is not said, or said as a date."""
         try:
-            return max(float(self.headers.get("retry-after", "")), 0.0)
+            seconds = float(self.headers.get("retry-after", ""))
         except ValueError:
             return None
+        return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
 
     def said(self, field: str) -> str | None:
         """A field of the body as text, for judging and for people."""
@@ -79,7 +83,11 @@ class Conversation:
         self._sockets: list[socket.socket] = []
         self._client = httpx.Client(
             base_url=base_url,
-            headers={"Accept": "application/json", **(headers or {})},
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                **(headers or {}),
+            },
             verify=_trust(base_url, ca_file),
             trust_env=False,
             follow_redirects=False,
@@ -127,8 +135,11 @@ class Conversation:
         return _answer(response, content, time.monotonic() - began)
 
     def _read(self, response: httpx.Response, path: str) -> bytes:
+        """As it was sent: of what is packed, a few bytes can become gigabytes at once."""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise Unanswered(away(f"{self.base_url}{path} answers packed, which nobody asked for"))
         body = bytearray()
-        for piece in response.iter_bytes():
+        for piece in response.iter_raw():
             body += piece
             if len(body) > MOST_BYTES:
                 raise Unanswered(
@@ -149,6 +160,9 @@ class Conversation:
             raise Unanswered(late(f"{where} gives no answer within {seconds:.1f} s")) from None
         except httpx.ConnectError as error:
             raise Unanswered(away(f"{where} cannot be reached: {_reason(error)}")) from None
+        except (httpx.LocalProtocolError, UnicodeEncodeError):
+            # Its text holds what was to be sent.
+            raise Unanswered(away(f"{where} cannot be asked with these headers")) from None
         except httpx.HTTPError as error:
             if is_over():
                 raise Unanswered(late(f"{where} is not done within {seconds:.1f} s")) from None

@@ -15,7 +15,7 @@ from recovery.components.openwebui.findings import (
     of_service,
 )
 from recovery.components.openwebui.target import DirectProvider, OpenWebuiTarget
-from recovery.credentials import named, reveal
+from recovery.credentials import for_header, named, reveal
 from recovery.errors import NotConfigured, TargetRefused
 from recovery.events import Figure, ProbeReport
 from recovery.routes import Provider
@@ -75,7 +75,9 @@ def _listed(direct: DirectProvider, answer: Answer) -> Finding | None:
     if answer.status != HTTPStatus.OK:
         return away(f"{where} answers {answer.status}: {answer.said('error') or ''}")
     listed = answer.body.get("data") if isinstance(answer.body, dict) else None
-    names = [one.get("id") for one in listed or () if isinstance(one, dict)]
+    if not isinstance(listed, list):
+        return away(f"{where} answers something else than a list of models")
+    names = [one.get("id") for one in listed if isinstance(one, dict)]
     if direct.model in names:
         return None
     return Finding(
@@ -97,7 +99,7 @@ def _path(direct: DirectProvider, what: str) -> str:
 
 
 def _headers(direct: DirectProvider) -> dict[str, str]:
-    key = _key(direct)
+    key = for_header(_key(direct), "the provider's key")
     if direct.provider is Provider.ANTHROPIC:
         own = {"x-api-key": key or "", "anthropic-version": direct.anthropic_version}
     else:

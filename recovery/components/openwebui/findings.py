@@ -130,7 +130,7 @@ def _has_words(answer: Answer) -> bool:
     """Whether it has the shape of a completion: ``choices``, or Anthropic's ``content``."""
     body = answer.body
     said = (body.get("choices") or body.get("content")) if isinstance(body, dict) else None
-    return isinstance(said, list) and bool(said)
+    return isinstance(said, list) and any(isinstance(one, dict) and one for one in said)
 
 
 def _model_error(summary: str) -> Finding:

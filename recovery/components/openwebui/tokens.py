@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -13,6 +12,8 @@ from typing import Any, TypeGuard
 from recovery.routes import TokenKind
 
 LONGEST = 16 * 1024
+END_OF_TIME = 253_402_300_800.0
+"""The year 10000: a moment after it is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,9 @@ def is_sendable(text: Any) -> TypeGuard[str]:
 
 def moment(said: Any) -> float | None:
     """Epoch seconds, where that is what it is."""
-    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+    if isinstance(said, bool) or not isinstance(said, int | float):
         return None
-    return float(said) if said > 0 else None
+    return float(said) if 0 < said < END_OF_TIME else None
 
 
 def lifetime(token: Token) -> float | None:

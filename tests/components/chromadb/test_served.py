@@ -237,3 +237,12 @@ def test_an_event_picks_a_target_by_its_path_its_url_or_its_port() -> None:
     assert not one.is_selected_by({"path": "/data/other"})
     assert not one.is_selected_by({"host": "localhost", "port": 1})
     assert not ChromaTarget(path=Path("/data/chroma")).is_selected_by({"port": port})
+
+
+def test_a_token_that_no_header_can_hold_is_told_to_nobody(chroma_server: ServedChroma) -> None:
+    target = served(chroma_server, token=SecretStr("secret-in-clear\nand more"))
+
+    report = probe(target, SECONDS)
+
+    assert report.failure_type == "auth_failure"
+    assert "secret-in-clear" not in str(report.as_dict())
