@@ -47,7 +47,7 @@ class ChromaServer:
         self._patience = target.answer_timeout
         self._url = url
         self._is_alive = False
-        place = f"tenants/{_quoted(target.tenant)}/databases/{_quoted(target.database)}"
+        place = f"tenants/{quoted(target.tenant)}/databases/{quoted(target.database)}"
         self._collections = f"/api/v2/{place}/collections"
         self._client = httpx.Client(
             base_url=url,
@@ -81,7 +81,7 @@ class ChromaServer:
 
     def _named(self, name: str) -> Any:
         try:
-            return self._ask("GET", f"{self._collections}/{_quoted(name)}")
+            return self._ask("GET", f"{self._collections}/{quoted(name)}")
         except Refused as refused:
             if refused.finding.failure_type != "collection_missing":
                 raise
@@ -115,7 +115,7 @@ class ChromaServer:
         for piece in response.iter_raw():
             body += piece
             if len(body) > MOST_BYTES:
-                raise Unanswered(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
+                raise Overlong(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
             if self._budget.is_over:
                 raise Unanswered(self._silent(self._budget.seconds))
         return bytes(body)
@@ -179,6 +179,10 @@ class Refused(Unanswered):
     """The server answered with an error of its own."""
 
 
+class Overlong(Unanswered):
+    """The answer was longer than is read; what was asked for may be asked for in smaller parts."""
+
+
 def _judged(status: int, body: bytes, url: str) -> Any:
     if status in (401, 403):
         raise Unanswered(
@@ -221,5 +225,5 @@ def _trust(target: ChromaTarget, url: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=target.tls_ca_file)
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return quote(name, safe="")

@@ -100,6 +100,26 @@ def writing(folder: Path, tenant: str, database: str, name: str) -> Iterator[Any
 
 
 @contextmanager
+def making(folder: Path, tenant: str, database: str) -> Iterator[Any]:
+    """Chroma's own client on an empty folder of ours. Raises ``CollectionError``."""
+    with _named_errors():
+        settings = Settings(
+            anonymized_telemetry=False, is_persistent=True, persist_directory=str(folder)
+        )
+        admin = chromadb.AdminClient(settings)
+        if tenant != chromadb.DEFAULT_TENANT:
+            admin.create_tenant(tenant)
+        if (tenant, database) != (chromadb.DEFAULT_TENANT, chromadb.DEFAULT_DATABASE):
+            admin.create_database(database, tenant)
+        yield chromadb.PersistentClient(
+            path=str(folder),
+            settings=Settings(anonymized_telemetry=False),
+            tenant=tenant,
+            database=database,
+        )
+
+
+@contextmanager
 def _named_errors() -> Iterator[None]:
     try:
         yield
