@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from recovery.components.chromadb.api import ChromaServer, Overlong, Refused, Unanswered, quoted
+from recovery.components.chromadb.api import (
+    MOST_COLLECTIONS,
+    ChromaServer,
+    Overlong,
+    Refused,
+    Unanswered,
+    quoted,
+)
 from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.sampling import CollectionError
 from recovery.components.chromadb.target import ChromaTarget
@@ -50,9 +57,11 @@ class ChromaEditor(ChromaServer):
         """Every collection of the database, however many."""
         found: list[Listed] = []
         while True:
-            page = self._call("GET", f"{self._collections}?limit=1000&offset={len(found)}")
+            page = self._call(
+                "GET", f"{self._collections}?limit={MOST_COLLECTIONS}&offset={len(found)}"
+            )
             found += page
-            if len(page) < 1000:
+            if len(page) < MOST_COLLECTIONS:
                 return found
 
     def find(self, name: str) -> Listed | None:
