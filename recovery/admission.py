@@ -100,7 +100,9 @@ def _numbers(policy: Policy, limits: Limits) -> str:
 def _surroundings(policy: Policy, event: FailureEvent) -> str:
     """What the rest of the stack says of the target: storm, foundations, and what it stands on."""
     roots = " ".join(map(str, policy.roots(event.target)))
-    believed = BELIEVED_SECONDS if event.source in _OTHER_DETECTORS else 0
+    # Who is failing is asked by those that stand on it, and where many are a storm.
+    counts = policy.storm_size > 0 or event.target in policy.foundations
+    believed = BELIEVED_SECONDS if counts and event.source in _OTHER_DETECTORS else 0
     return (
         f"{policy.storm_size} {policy.detection.storm.calm * 1000:.0f} {believed * 1000:.0f}"
         f" {int(event.target in policy.foundations)} {roots}"

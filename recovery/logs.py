@@ -7,14 +7,14 @@ import sys
 
 import structlog
 
-# Two lines a tick of the schedule would bury what a person looks for.
-_CHATTY = ("celery.app.trace", "celery.beat", "celery.worker.strategy")
+# Lines of each tick of the schedule and each request of a probe would bury what a person looks for.
+_CHATTY = ("celery.app.trace", "celery.beat", "celery.worker.strategy", "httpx")
 
 
 def configure(level: int | str = logging.INFO) -> None:
     """Route both structlog and standard library records through one handler.
 
-    Celery's lines of each message taken, done or due are shown at DEBUG only.
+    Lines of each message taken, done or due, and of each request, are shown at DEBUG only.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

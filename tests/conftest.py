@@ -19,4 +19,5 @@ pytest_plugins = [
     "tests.serving",
     "tests.upstreams",
     "tests.openwebui",
+    "tests.smoke.image",
 ]

@@ -36,6 +36,12 @@ def seconds_until_refused(app: Celery) -> float:
     return time.monotonic() - began
 
 
+def is_written(server: RedisServer) -> bool:
+    """Redis puts off writing, and answers all the same, while the last fsync is under way."""
+    with server.client() as client:
+        return client.info("persistence")["aof_buffer_length"] == 0
+
+
 @contextmanager
 def accepting_and_silent() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -89,6 +95,7 @@ def test_a_restarted_broker_takes_the_next_event_of_the_same_producer(
 ) -> None:
     app = sender(control_redis.port)
     producer.trigger("redis", "connection_error", app=app)
+    until(lambda: is_written(control_redis), what="the first event is in the append-only file")
     control_redis.kill()
     seconds_until_refused(app)
     control_redis.start()

@@ -48,16 +48,22 @@ if mode == 'rehearse' then
   return 'admitted'
 end
 
--- A probe has said so already; other sources are counted here.
-if believed ~= '0' then
-  note_failing(target, now + ms(believed))
-  judge_storm(ms(storm_size), ms(calm))
-end
-
 -- One command for all keys: on the way in every command costs.
 local scopes = {'all', component, target}
 local held = redis.call('MGET', key('disabled', 'all'), key('disabled', component),
-  key('disabled', target), key('cooldown', target), key('flapping', target), key('storm'))
+  key('disabled', target), key('cooldown', target), key('flapping', target), key('storm'),
+  key('storm:since'))
+
+-- A probe has said so already; other sources are counted here.
+if believed ~= '0' then
+  note_failing(target, now + ms(believed))
+  -- Too few targets for a storm, and none that is still to be ended: nothing to judge.
+  if ms(storm_size) > 0 or (held[7] and not held[6]) then
+    judge_storm(ms(storm_size), ms(calm))
+    held[6] = redis.call('GET', key('storm'))
+  end
+end
+
 for i, scope in ipairs(scopes) do
   local why = held[i]
   if why then

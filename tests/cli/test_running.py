@@ -232,12 +232,14 @@ def test_the_ticks_of_the_schedule_leave_no_line(stack: Stack, run: Any) -> None
 
 
 @pytest.mark.parametrize(("level", "is_shown"), [("INFO", False), ("DEBUG", True)])
-def test_celerys_lines_of_each_message_are_shown_to_who_asks(level: str, is_shown: bool) -> None:
+def test_lines_of_each_message_and_request_are_shown_to_who_asks(
+    level: str, is_shown: bool
+) -> None:
     program = f"""
 import logging
 from recovery import logs
 logs.configure("{level}")
-for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy"):
+for name in ("celery.app.trace", "celery.beat", "celery.worker.strategy", "httpx"):
     logging.getLogger(name).info("a tick")
 logging.getLogger("celery.app.trace").error("a crash")
 """
@@ -245,7 +247,7 @@ logging.getLogger("celery.app.trace").error("a crash")
         [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, check=True
     ).stderr
 
-    assert said.count("a tick") == (3 if is_shown else 0)
+    assert said.count("a tick") == (4 if is_shown else 0)
     assert "a crash" in said
 
 

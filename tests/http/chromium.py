@@ -20,8 +20,10 @@ OPTIONS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Ends with the module: while it is driven, its event loop is this thread's, and other tests
+    run loops of their own."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None and os.environ.get(REQUIRE) == "1":
         pytest.fail(f"chromium is not installed ({REQUIRE}=1)", pytrace=False)

@@ -25,8 +25,6 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from docker import DockerClient
 
-pytest_plugins = ["tests.smoke.image"]
-
 HOSTS = ("host-a", "host-b")
 PATIENCE = 90.0
 

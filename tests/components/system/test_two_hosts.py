@@ -30,7 +30,7 @@ RESTART = {
     "conditions": ["process_unresponsive"],
 }
 
-pytestmark = pytest.mark.kill
+pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_an_event_for_one_host_never_runs_on_the_other(
     assert consuming == {"web-1"}
     assert "this host's own targets" in pair[0].said()
 
-    for _ in range(3):
+    for _ in range(2):
         before: dict[str, int] = {}
         for name in NAMES:
             record = recovered(host, pair, name)
