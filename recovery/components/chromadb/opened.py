@@ -15,7 +15,7 @@ os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
 import chromadb
 import numpy as np
-from chromadb.config import Settings
+from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings
 
 from recovery.components.chromadb.sampling import CollectionError, Vector
 
@@ -107,9 +107,9 @@ def making(folder: Path, tenant: str, database: str) -> Iterator[Any]:
             anonymized_telemetry=False, is_persistent=True, persist_directory=str(folder)
         )
         admin = chromadb.AdminClient(settings)
-        if tenant != chromadb.DEFAULT_TENANT:
+        if tenant != DEFAULT_TENANT:
             admin.create_tenant(tenant)
-        if (tenant, database) != (chromadb.DEFAULT_TENANT, chromadb.DEFAULT_DATABASE):
+        if (tenant, database) != (DEFAULT_TENANT, DEFAULT_DATABASE):
             admin.create_database(database, tenant)
         yield chromadb.PersistentClient(
             path=str(folder),

@@ -33,6 +33,7 @@ class CollectionReader:
 
     def read(self, file: Path) -> tuple[int, bool]:
         """How many records were read, and whether every round met a writer."""
+        counted = 0
         for _ in range(ROUNDS):
             counted, ids = self._write(file)
             if self.editor.count(self._id) == counted and self._ids() == ids:

@@ -19,7 +19,7 @@ from pathlib import Path
 from recovery.components.chromadb import exclusive, leftovers
 from recovery.components.chromadb.leftovers import START_SECONDS
 from recovery.components.chromadb.server import ServerProcess
-from recovery.components.chromadb.snapshots import archive, contents, exporting, manifest, verifying
+from recovery.components.chromadb.snapshots import archive, contents, manifest, verifying
 from recovery.components.chromadb.snapshots.catalogue import Catalogue
 from recovery.components.chromadb.snapshots.contents import Contents
 from recovery.components.chromadb.snapshots.copying import DirectoryCopy
@@ -71,6 +71,9 @@ def take(
 ) -> Manifest:
     """Take, verify and keep one. Raises ``RemedyError`` of every kind, and then nothing is kept."""
     if target.path is None and method is None:
+        # Every worker knows every task; only who runs this one pays for the HTTP client.
+        from recovery.components.chromadb.snapshots import exporting
+
         return exporting.take(target, ref, catalogue_of(target), note)
     path, catalogue = settings(target)
     how = method or target.snapshots.method
