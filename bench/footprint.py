@@ -54,7 +54,7 @@ def main() -> None:
             with supervised(environ, where) as process, bare_worker(environ, where) as baseline:
                 time.sleep(SETTLE_SECONDS)
                 supervisor = psutil.Process(process.pid)
-                (worker,) = supervisor.children()
+                worker = next(c for c in supervisor.children() if "celery" in c.cmdline())
                 one, other, over = measure(family(worker), family(baseline), [supervisor])
             ours.append(one)
             bare.append(other)
@@ -113,7 +113,8 @@ def cpu_seconds(group: list[psutil.Process]) -> float:
 @contextmanager
 def supervised(environ: dict[str, str], where: Path) -> Iterator[Popen[bytes]]:
     command = ["-c", "from recovery.cli import main; main()", "worker", "--queues", "redis"]
-    command += ["--concurrency", str(CONCURRENCY)]
+    # Who looks at targets does so in a process of its own, which repairs nothing.
+    command += ["--concurrency", str(CONCURRENCY), "--no-probes"]
     with running(command, environ, where / "ours.log") as process:
         yield process
 

@@ -45,7 +45,7 @@ while sys.stdin.readline():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=50_000, help="objects of 1 kB in cycles")
+    parser.add_argument("-n", type=int, default=100_000, help="objects of 1 kB in cycles")
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     ours, plain = [], []

@@ -9,14 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from recovery.components.chromadb.api import (
-    MOST_COLLECTIONS,
-    ChromaServer,
-    Overlong,
-    Refused,
-    Unanswered,
-    quoted,
-)
+from recovery.components.chromadb.api import ChromaServer, Overlong, Refused, Unanswered, quoted
 from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.sampling import CollectionError
 from recovery.components.chromadb.target import ChromaTarget
@@ -30,6 +23,8 @@ from recovery.errors import (
 
 PAGE = 5_000
 """The most records of one request."""
+LISTED = 1_000
+"""How many collections one answer lists."""
 PAGE_BYTES = 8 * 1024 * 1024
 """What the vectors of one page may take as text: a server refuses requests of 40 MB."""
 NUMBER_BYTES = 22
@@ -57,11 +52,9 @@ class ChromaEditor(ChromaServer):
         """Every collection of the database, however many."""
         found: list[Listed] = []
         while True:
-            page = self._call(
-                "GET", f"{self._collections}?limit={MOST_COLLECTIONS}&offset={len(found)}"
-            )
+            page = self._call("GET", f"{self._collections}?limit={LISTED}&offset={len(found)}")
             found += page
-            if len(page) < MOST_COLLECTIONS:
+            if len(page) < LISTED:
                 return found
 
     def find(self, name: str) -> Listed | None:
@@ -78,15 +71,20 @@ class ChromaEditor(ChromaServer):
         return found
 
     def create(self, name: str, like: Listed) -> Listed:
-        """A new, empty one with the metadata and all settings of ``like``."""
-        said: dict[str, Any] = {"name": name, "metadata": like.get("metadata")}
-        # A schema holds the configuration as well, and a server takes only one of the two.
-        if like.get("schema"):
-            said["schema"] = like["schema"]
-        else:
-            said["configuration"] = like.get("configuration_json")
-        made: Listed = self._call("POST", self._collections, {**said, "get_or_create": False})
-        return made
+        """A new, empty one with the metadata and all settings of ``like``.
+
+        A schema says more than a configuration, and of one that holds nothing but defaults a
+        server forgets the embedding function; so what was made is compared. Raises ``RemedyError``
+        where the server gives other settings than it was asked for.
+        """
+        wanted = like.get("configuration_json")
+        for said in ({"schema": like.get("schema")}, {"configuration": wanted}):
+            asked = {"name": name, "metadata": like.get("metadata"), "get_or_create": False}
+            made: Listed = self._call("POST", self._collections, {**asked, **said})
+            if wanted in (None, made["configuration_json"]):
+                return made
+            self.drop(name, made["id"])
+        raise RemedyError(f"the server makes {name} with other settings than it is asked for")
 
     def rename(self, identity: str, name: str) -> None:
         self._call("PUT", f"{self._collections}/{identity}", {"new_name": name})

@@ -25,10 +25,13 @@ def undo(target: ChromaTarget, parameters: SnapshotRollback, journal: Journal, k
         raise NotConfigured("the target has no path any more", {"key": "path"})
     path = target.path
     with exclusive.alone(path, min(BUSY_SECONDS, journal.remaining())):
-        finished = None if journal.dry_run else leftovers.settle(path)
-        if finished is None or finished.recovery_id != journal.recovery_id:
+        if not journal.dry_run and _is_exchanged(path, journal):
+            journal.note("taken up again where the directory from before has its place")
+        else:
             _exchange(target, path, parameters, journal, kept)
         _start(target, path, journal)
+        if not journal.dry_run:
+            journal.keep().store(f"{path} from before the undo", mark=_mark(path))
     journal.tell_applications("applications asked to open it anew", "reopen")
 
 
@@ -37,6 +40,13 @@ def discard(_target: ChromaTarget, _parameters: SnapshotRollback, kept: Kept) ->
     aside = kept.facts.get("aside")
     if aside is not None and kept.recovery_id in aside:
         swap.remove(Path(aside))
+
+
+def _is_exchanged(path: Path, journal: Journal) -> bool:
+    """Whether this undo had done that before it was killed; whatever was left half done is not."""
+    finished = leftovers.settle(path)
+    is_ours = finished is not None and finished.recovery_id == journal.recovery_id
+    return is_ours or swap.beside(path, journal.recovery_id, "old").is_dir()
 
 
 def _exchange(
@@ -76,12 +86,8 @@ def _swap(path: Path, before: Path, aside: Path, journal: Journal) -> None:
 
 
 def _refuse_newer(path: Path, journal: Journal, kept: Kept) -> None:
-    mark = kept.facts.get("mark")
-    try:
-        now = contents.read(path).mark
-    except (sqlite3.Error, OSError):
-        return
-    if mark is not None and now != mark and not journal.overwrite:
+    mark, now = kept.facts.get("mark"), _mark(path)
+    if None not in (mark, now) and now != mark and not journal.overwrite:
         raise WouldOverwrite(
             f"{path} was written to since the rollback; with overwrite it is kept aside and"
             " replaced"
@@ -97,3 +103,11 @@ def _start(target: ChromaTarget, path: Path, journal: Journal) -> None:
     except RemedyError as error:
         exclusive.forget_stopped(path)
         journal.note("it is back, and its server does not start on it", why=error.message)
+
+
+def _mark(path: Path) -> str | None:
+    """By which it shows whether anybody wrote; None where its database does not say."""
+    try:
+        return contents.read(path).mark
+    except (sqlite3.Error, OSError):
+        return None

@@ -144,6 +144,48 @@ def test_applications_that_wrote_since_are_not_undone_unasked(
     assert ChromaDirectory(kept).as_seen()["count"] == COUNT + 1
 
 
+class Died(BaseException):
+    """What a SIGKILL leaves of a process, as far as the disk shows it."""
+
+
+def die() -> None:
+    raise Died
+
+
+@pytest.mark.parametrize("moment", ["is {path} again", "applications asked"])
+def test_an_undo_that_died_after_its_exchange_is_taken_up_where_it_was(
+    managed_chroma: ManagedChroma, snapshot_dir: Path, tmp_path: Path, moment: str
+) -> None:
+    target = managed_chroma.target(snapshots={"directory": snapshot_dir})
+    path = managed_chroma.directory.path
+    noise(managed_chroma.directory.segment / "data_level0.bin")
+    journal = roll_back(target, MemoryJournal(tmp_path))
+    undoing = MemoryJournal(tmp_path, recovery_id="undo").after(moment.format(path=path), die)
+    with pytest.raises(Died):
+        undo(target, PARAMETERS, undoing, journal.keep())
+
+    undo(target, PARAMETERS, undoing, journal.keep())
+
+    assert managed_chroma.served.answers()
+    assert probe(target, SECONDS).failure_type == "index_corrupted"
+    undo(target, PARAMETERS, MemoryJournal(tmp_path, recovery_id="third"), undoing.keep())
+    assert probe(target, SECONDS).healthy
+
+
+def test_an_undo_of_an_undo_does_not_pass_over_what_was_written_since(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    chroma_directory.segment.joinpath("header.bin").unlink()
+    journal = roll_back(directory_target, MemoryJournal(tmp_path))
+    undone = MemoryJournal(tmp_path, recovery_id="undo")
+    undo(directory_target, PARAMETERS, undone, journal.keep())
+    assert ask("delete", chroma_directory.path, name="notes").returncode == 0
+
+    again = MemoryJournal(tmp_path, recovery_id="again")
+    with pytest.raises(WouldOverwrite, match="written to since"):
+        undo(directory_target, PARAMETERS, again, undone.keep())
+
+
 def add(directory: ChromaDirectory) -> None:
     done = ask("add_one", directory.path, dimension=16)
     assert done.returncode == 0, done.stderr
