@@ -89,7 +89,7 @@ def take(
 
 
 def take_if_due(control: ControlPlane, policy: Policy, ref: TargetRef) -> Snapshot | None:
-    """What every round of the schedule does on the host that has the directory.
+    """What every round of the schedule does on the host that has the directory or its snapshots.
 
     Brings to an end what a killed process left, tells what there is, and takes one that is due.
     """
@@ -98,7 +98,7 @@ def take_if_due(control: ControlPlane, policy: Policy, ref: TargetRef) -> Snapsh
 
     target = _target(policy, ref)
     leftovers.settle_alone(target)
-    if target.path is None or target.snapshots.directory is None:
+    if target.snapshots.directory is None:
         return None
     show(control, policy, ref)
     return take(control, policy, ref) if taking.is_due(target, datetime.now(UTC)) else None
@@ -108,7 +108,7 @@ def show(control: ControlPlane, policy: Policy, ref: TargetRef) -> None:
     """Tell the control plane what lies on this host's disk; one that is away learns it later."""
     from recovery.components.chromadb.snapshots import taking
 
-    _, catalogue = taking.settings(_target(policy, ref))
+    catalogue = taking.catalogue_of(_target(policy, ref))
     entries = [_seen(made).as_dict() for made in catalogue.snapshots()]
     try:
         with reachable():

@@ -65,7 +65,7 @@ BEHAVIOUR = {
     f"{REDIS}.thresholds.latency_ms": "test_a_slow_server_has_high_latency",
     f"{REDIS}.thresholds.memory_percent": "test_used_up_memory_is_pressure",
     f"{REDIS}.thresholds.clients_percent": "test_clients_near_the_limit_are_named_before_it_is_reached",
-    f"{CHROMA}.snapshots.directory": "test_what_has_no_directory_or_no_place_is_told_which_key_is_missing",
+    f"{CHROMA}.snapshots.directory": "test_what_has_no_place_is_told_which_key_is_missing",
     f"{CHROMA}.snapshots.method": "test_a_snapshot_may_stop_the_server_and_starts_it_again",
     f"{CHROMA}.snapshots.interval": "test_a_snapshot_is_due_when_the_interval_has_passed",
     f"{CHROMA}.snapshots.keep": "test_only_so_many_are_kept",

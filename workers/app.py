@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_before_create_process, worker_process_init
+from celery.signals import (
+    setup_logging,
+    worker_before_create_process,
+    worker_init,
+    worker_process_init,
+)
 
 from recovery import logs
 from workers import transport
@@ -21,6 +27,15 @@ app.config_from_object("celeryconfig")
 def configure_logging(loglevel: int | str | None = None, **_: Any) -> None:
     """Ours instead of Celery's, so that every line has the same shape and UTC times."""
     logs.configure(loglevel or "INFO")
+
+
+@worker_init.connect
+def stop_without_a_word(**_: Any) -> None:
+    """Celery says in its signal handler that it stops, and only then does.
+
+    Where nobody reads its output (`recovery up | head`) saying it raises, and it would go on.
+    """
+    sys.__stdout__ = None  # type: ignore[misc]
 
 
 @worker_before_create_process.connect

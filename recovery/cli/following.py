@@ -22,7 +22,7 @@ def follow(identity: str, timeout: float, *, as_json: bool, is_approved: bool = 
         if isinstance(seen, Step):
             if not as_json:
                 planned = "would: " if seen.planned else ""
-                click.echo(f"  {seen.at_seconds:6.2f} s  {planned}{seen.text} {dict(seen.figures)}")
+                click.echo(f"  {seen.at_seconds:6.2f} s  {planned}{session.step(seen)}")
             continue
         last = seen
         if not as_json and isinstance(seen, records.Recovery):

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from recovery.errors import RecoveryError
+from recovery.errors import RecoveryError, SetupError
+
+if TYPE_CHECKING:
+    from recovery.events import Step
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +50,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except RecoveryError as error:
             _fail(error, as_json=bool(kwargs.get("as_json")))
+        except ModuleNotFoundError as error:
+            _fail(_not_installed(error), as_json=bool(kwargs.get("as_json")))
 
     return guarded
 
@@ -95,7 +100,10 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> 
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        # Half an id is of no use to whoever copies it.
+        grid.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in rows:
         grid.add_row(*("" if cell is None else str(cell) for cell in row))
     if rows:
@@ -104,12 +112,29 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> 
         click.echo(f"{title}: none")
 
 
+def step(seen: Step) -> str:
+    """A step and its figures, as a person reads them."""
+    figures = ", ".join(f"{name} {value}" for name, value in seen.figures.items())
+    return f"{seen.text}: {figures}" if figures else seen.text
+
+
 def _fail(error: RecoveryError, *, as_json: bool) -> NoReturn:
     if as_json:
         show({"error": error.code, "message": error.message, "facts": error.facts})
     else:
         click.secho(f"{error.code}: {error.message}", fg="red", err=True)
     sys.exit(error.exit_code)
+
+
+def _not_installed(error: ModuleNotFoundError) -> SetupError:
+    """Which package of an extra is missing; a module of our own would be a mistake of ours."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "recovery", "workers"):
+        raise error
+    return SetupError(
+        f"the package {package} is not installed: install llm-stack-recovery with the extras of the"
+        " components in your policy, for instance [chromadb,docker,http,openwebui]"
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -34,6 +34,8 @@ def snapshot(component: str, target: str, wait: bool, as_json: bool, **said: Any
 
     policy, timeout = session.policy(), said.pop("timeout")
     ref = snapshots.ref_of(policy, component, target)
+    # Celery subscribes to an answer first, and tries that for twenty seconds.
+    session.control().now_ms()
     identity = producer.take_snapshot(policy, ref, **said)
     if not wait:
         tell({"id": identity}, "asked for; see: recovery snapshots", as_json=as_json)

@@ -8,9 +8,10 @@ import sys
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
-from recovery.cli import main
+from recovery.cli import main, session
 from tests.fleet import ROOT, Fleet
 from tests.stack import Stack
 
@@ -114,6 +115,44 @@ def test_a_control_plane_that_is_away_has_its_own_code(stack: Stack) -> None:
     stack.environ["RECOVERY_REDIS_URL"] = "redis://127.0.0.1:1/0"
 
     assert recovery(stack, "status").returncode == 5
+
+
+def test_a_snapshot_without_a_control_plane_says_so_at_once(stack: Stack) -> None:
+    stack.policy_file.write_text("recovery: {chromadb: {targets: {default: {path: /nowhere}}}}\n")
+    stack.environ["RECOVERY_REDIS_URL"] = "redis://127.0.0.1:1/0"
+
+    answer = recovery(stack, "snapshot", "chromadb")
+
+    assert answer.returncode == 5
+    assert "control_plane_unavailable" in answer.stderr
+
+
+def test_the_shipped_policy_can_be_shown(stack: Stack) -> None:
+    answer = recovery(stack, "config", "show", str(ROOT / "recovery_config.yml"))
+
+    assert answer.returncode == 0, answer.stderr
+    assert "chromadb" in yaml.safe_load(answer.stdout)["recovery"]
+
+
+def test_a_package_that_is_not_installed_is_named_in_one_line() -> None:
+    script = (
+        "import sys; sys.modules['httpx'] = None; sys.path.insert(0, '.')\n"
+        "from recovery.cli import main; main(['probe', 'chromadb/default'])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert answer.returncode == 8, answer.stderr
+    assert "setup_error: the package httpx is not installed" in answer.stderr
+
+
+def test_an_id_is_shown_whole_beside_long_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    identity = "bba07dfa-2425-4a8d-bd55-90ab34a5e198"
+
+    session.table("Recoveries", ("why", "found", "id"), [("why " * 30, "found " * 30, identity)])
+
+    assert identity in capsys.readouterr().out
 
 
 def test_a_wrong_policy_has_its_own_code(stack: Stack) -> None:

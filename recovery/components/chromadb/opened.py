@@ -15,7 +15,7 @@ os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 
 import chromadb
 import numpy as np
-from chromadb.config import Settings
+from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT, Settings
 
 from recovery.components.chromadb.sampling import CollectionError, Vector
 
@@ -97,6 +97,26 @@ def writing(folder: Path, tenant: str, database: str, name: str) -> Iterator[Any
             database=database,
         )
         yield client.get_collection(name, embedding_function=None)
+
+
+@contextmanager
+def making(folder: Path, tenant: str, database: str) -> Iterator[Any]:
+    """Chroma's own client on an empty folder of ours. Raises ``CollectionError``."""
+    with _named_errors():
+        settings = Settings(
+            anonymized_telemetry=False, is_persistent=True, persist_directory=str(folder)
+        )
+        admin = chromadb.AdminClient(settings)
+        if tenant != DEFAULT_TENANT:
+            admin.create_tenant(tenant)
+        if (tenant, database) != (DEFAULT_TENANT, DEFAULT_DATABASE):
+            admin.create_database(database, tenant)
+        yield chromadb.PersistentClient(
+            path=str(folder),
+            settings=Settings(anonymized_telemetry=False),
+            tenant=tenant,
+            database=database,
+        )
 
 
 @contextmanager

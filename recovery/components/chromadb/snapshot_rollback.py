@@ -110,12 +110,12 @@ class _Rollback:
     def _candidates(self) -> list[Manifest]:
         scope = self.journal.scope
         name = scope.snapshot if isinstance(scope, RollbackScope) else None
-        if name is not None:
-            return [self.catalogue.find(name)]
-        found = self.catalogue.snapshots()
+        found = self.catalogue.snapshots() if name is None else [self.catalogue.find(name)]
+        found = [one for one in found if not one.is_export]
         if not found:
             raise NoSnapshot(
-                f"{self.catalogue.directory} has no verified snapshot", {"snapshots": []}
+                f"{self.catalogue.directory} has no verified snapshot of a directory",
+                {"snapshots": []},
             )
         return found
 

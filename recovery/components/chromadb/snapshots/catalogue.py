@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -67,6 +67,14 @@ class Catalogue:
         except OSError as error:
             raise NotCopied(f"{place} cannot be made: {error.strerror}") from error
         return place
+
+    def free_name(self) -> str:
+        """The time of its beginning, and a number where there is one of that second already."""
+        name = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        number = 1
+        while (self.directory / (found := name if number == 1 else f"{name}-{number}")).exists():
+            number += 1
+        return found
 
     def commit(self, place: Path, made: Manifest) -> None:
         """Write the manifest and give the folder its name; from then on it counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, NonNegativeInt
 
@@ -45,17 +45,24 @@ class StoredFile(StrictModel):
 
 
 class StoredCollection(StrictModel):
+    """``file``, ``settings`` and ``moving`` are of an export alone: where its records are, how the
+    server listed it, and whether it was written to during every reading of it."""
+
     tenant: str
     database: str
     name: str
     records: NonNegativeInt
+    file: Inside | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    moving: bool = False
 
 
 class Manifest(StrictModel):
     """``schema_versions``: of each part of Chroma's database, its newest migration.
 
     ``position``: how far the log had come. ``chroma``: the version that opened and read the
-    restored copy. ``stopped_seconds``: how long the server was down for it.
+    restored copy. ``server``: the version of the server that an export was read from.
+    ``stopped_seconds``: how long the server was down for it.
     ``verified_seconds``: how long unpacking and reading it took.
     """
 
@@ -63,8 +70,9 @@ class Manifest(StrictModel):
     name: Name
     target: str
     taken_at: AwareDatetime
-    method: Literal["quiesce", "stop"]
+    method: Literal["quiesce", "stop", "export"]
     chroma: str
+    server: str | None = None
     schema_versions: dict[str, int]
     position: NonNegativeInt
     archive_bytes: NonNegativeInt
@@ -76,6 +84,11 @@ class Manifest(StrictModel):
     verified_at: AwareDatetime
     stopped_seconds: float = Field(ge=0)
     verified_seconds: float = Field(default=0.0, ge=0)
+
+    @property
+    def is_export(self) -> bool:
+        """Records that were read through the API, and no directory that a server could open."""
+        return self.method == "export"
 
     @property
     def bytes(self) -> int:

@@ -43,10 +43,14 @@ def settings(target: ChromaTarget) -> tuple[Path, Catalogue]:
     """The directory to copy and the catalogue for it; raises ``NotConfigured``."""
     if target.path is None:
         raise NotConfigured(
-            "snapshots are taken on the host that has the directory: add the key path to the"
-            " target",
+            "a directory is copied on the host that has it: add the key path to the target",
             {"key": "path"},
         )
+    return target.path, catalogue_of(target)
+
+
+def catalogue_of(target: ChromaTarget) -> Catalogue:
+    """Raises ``NotConfigured``."""
     if target.snapshots.directory is None:
         raise NotConfigured(
             "the policy does not say where snapshots are kept: integration.snapshot_dir",
@@ -55,7 +59,7 @@ def settings(target: ChromaTarget) -> tuple[Path, Catalogue]:
     contradiction = target.contradiction()
     if contradiction is not None:
         raise NotConfigured(contradiction, {"key": "snapshots.directory"})
-    return target.path, Catalogue(target.snapshots.directory)
+    return Catalogue(target.snapshots.directory)
 
 
 def take(
@@ -66,6 +70,11 @@ def take(
     note: Note = lambda _: None,
 ) -> Manifest:
     """Take, verify and keep one. Raises ``RemedyError`` of every kind, and then nothing is kept."""
+    if target.path is None and method is None:
+        # Every worker knows every task; only who runs this one pays for the HTTP client.
+        from recovery.components.chromadb.snapshots import exporting
+
+        return exporting.take(target, ref, catalogue_of(target), note)
     path, catalogue = settings(target)
     how = method or target.snapshots.method
     remaining = Deadline(target.snapshots.timeout).remaining
@@ -103,7 +112,7 @@ class _Taking:
 
     def run(self) -> Manifest:
         self._need_room()
-        place = self.catalogue.begin(_free_name(self.catalogue))
+        place = self.catalogue.begin(self.catalogue.free_name())
         try:
             return self._make(place)
         except OSError as error:
@@ -197,15 +206,6 @@ def _undisturbed() -> Iterator[None]:
     yield
 
 
-def _free_name(catalogue: Catalogue) -> str:
-    """The time of its beginning, and a number where there is one of that second already."""
-    name = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    number = 1
-    while (catalogue.directory / (found := name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return found
-
-
 def _read(copy: Path) -> Contents:
     try:
         return contents.read(copy)
@@ -228,7 +228,7 @@ def is_due(target: ChromaTarget, now: datetime) -> bool:
     interval = target.snapshots.interval
     if interval is None:
         return False
-    _, catalogue = settings(target)
+    catalogue = catalogue_of(target)
     age = catalogue.newest_age(now)
     tried = catalogue.tried_ago(now)
     may_try = tried is None or tried >= min(interval, AGAIN_SECONDS)

@@ -40,7 +40,11 @@ def verify(
     """
     if find_spec("chromadb") is None:
         raise NotCopied("a snapshot counts once Chroma has opened it: the package is not installed")
-    found = _ask(copy, remaining(), command)
+    seconds = remaining()
+    order = {"path": str(copy), "timeout": max(seconds - 1.0, 1.0)}
+    found = ask(command, order, copy, seconds)["verified"]
+    if "problem" in found:
+        raise SnapshotDamaged(f"the copy is damaged: {found['problem'][:200]}")
     collections = tuple(StoredCollection(**one) for one in found["collections"])
     _refuse_too_little(collections, target)
     from importlib.metadata import version
@@ -48,27 +52,30 @@ def verify(
     return Verified(chroma=version("chromadb"), collections=collections, queried=found["queried"])
 
 
-def _ask(copy: Path, seconds: float, command: Sequence[str]) -> dict[str, Any]:
-    order = json.dumps({"path": str(copy), "timeout": max(seconds - 1.0, 1.0)})
+def ask(
+    command: Sequence[str], order: dict[str, Any], folder: Path, seconds: float
+) -> dict[str, Any]:
+    """What a child that reads or fills ``folder`` says last.
+
+    Raises ``NotCopied`` where it has no time or is killed, ``SnapshotDamaged`` where it dies of
+    what it reads.
+    """
     try:
         done = subprocess.run(
             command,
-            input=order,
+            input=json.dumps(order),
             capture_output=True,
             text=True,
             timeout=seconds,
             check=False,
             env=child.bare_environment(),
-            cwd=copy,
+            cwd=folder,
         )
     except subprocess.TimeoutExpired as error:
         raise NotCopied(f"the copy could not be read within {seconds:.0f} s") from error
     last = child.last_said(done.stdout)
-    if done.returncode == 0 and "verified" in last:
-        found: dict[str, Any] = last["verified"]
-        if "problem" in found:
-            raise SnapshotDamaged(f"the copy is damaged: {found['problem'][:200]}")
-        return found
+    if done.returncode == 0 and last and "reading" not in last:
+        return last
     raise _died(last, done.returncode, done.stderr)
 
 

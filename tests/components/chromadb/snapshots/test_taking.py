@@ -139,11 +139,10 @@ def test_a_snapshot_is_due_when_the_interval_has_passed(
     assert taking.is_due(directory_target, soon)
 
 
-def test_what_has_no_directory_or_no_place_is_told_which_key_is_missing(
+def test_what_has_no_place_is_told_which_key_is_missing(
     directory_target: ChromaTarget, chroma_directory: ChromaDirectory
 ) -> None:
     for unfit, key in (
-        (directory_target.model_copy(update={"path": None}), "path"),
         (changed(directory_target, directory=None), "snapshot_dir"),
         (changed(directory_target, directory=chroma_directory.path / "snapshots"), "inside"),
     ):
