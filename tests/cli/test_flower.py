@@ -77,6 +77,7 @@ def flower(stack: Stack, tmp_path: Path) -> Iterator[Flower]:
     process.wait(20)
 
 
+@pytest.mark.timeout(400)
 def test_flower_shows_each_recovery_to_who_signs_in_and_no_secret(
     stack: Stack, fleet: Fleet, flower: Flower
 ) -> None:
@@ -91,7 +92,7 @@ def test_flower_shows_each_recovery_to_who_signs_in_and_no_secret(
     recovery_id = stack.trigger("connection_error")
     stack.concluded(recovery_id, seconds=60)
 
-    strategy = until(lambda: flower.tasks("recovery.redis.reconnect"), seconds=60, what="it shows")
+    strategy = until(lambda: flower.tasks("recovery.redis.reconnect"), seconds=200, what="it shows")
     (task,) = strategy.values()
     assert f"'recovery_id': '{recovery_id}'" in task["kwargs"]
     assert "'target': 'redis/default'" in task["kwargs"]

@@ -116,7 +116,7 @@ class HostStack:
     def recover(self, failure_type: str, **said: Any) -> records.Recovery:
         """Trigger, and follow until it is concluded."""
         sent = self.trigger(failure_type, **said)
-        found = until(lambda: self.concluded(sent), seconds=30, what=f"{sent} is concluded")
+        found = until(lambda: self.concluded(sent), seconds=90, what=f"{sent} is concluded")
         assert found is not None
         return found
 

@@ -23,6 +23,7 @@ WORKER = ("-c", "from recovery.cli import main; main()", "worker", "--beat", "--
 RESERVE_MB = 2
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.kill
 @pytest.mark.slow
 def test_a_full_disk_that_holds_all_of_ours_is_cleaned_and_the_audit_tells_of_it(
@@ -54,7 +55,7 @@ def test_a_full_disk_that_holds_all_of_ours_is_cleaned_and_the_audit_tells_of_it
             fill_up(full / "tmp" / "small", 0.004)
 
             sent = until(lambda: accepted(host), seconds=60, what="an event is accepted")
-            record = until(lambda: concluded(host, sent), seconds=90, what="it is concluded")
+            record = until(lambda: concluded(host, sent), seconds=240, what="it is concluded")
 
             assert record.outcome.result is Result.RECOVERED, ours.said()
             assert Usage.of(str(full)).percent < 80
