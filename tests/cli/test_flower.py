@@ -87,6 +87,12 @@ def test_flower_shows_each_recovery_to_who_signs_in_and_no_secret(
         assert refused.value.code == 401
     fleet.start()
     until(lambda: json.loads(flower.get("/api/workers?refresh=1")), seconds=60, what="it is seen")
+    # Flower asks for it too, once it has found the worker; what runs before that is never told.
+    until(
+        lambda: stack.app.control.broadcast("enable_events", reply=True, timeout=2),
+        seconds=60,
+        what="the worker tells of its tasks",
+    )
     stack.exhaust_clients()
 
     recovery_id = stack.trigger("connection_error")
