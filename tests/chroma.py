@@ -142,6 +142,9 @@ class ServedChroma:
 
     directory: ChromaDirectory
     port: int = field(default_factory=free_port)
+    from_within: bool = False
+    """It names its directory from its working folder, as a container names its mount: a folder
+    that is put in that one's place stays unseen until it is started anew."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -155,7 +158,8 @@ class ServedChroma:
     @property
     def command(self) -> tuple[str, ...]:
         program = str(Path(sys.executable).with_name("chroma"))
-        place = ("--path", str(self.directory.path), "--host", "127.0.0.1")
+        path = self.directory.path
+        place = ("--path", path.name if self.from_within else str(path), "--host", "127.0.0.1")
         return (program, "run", *place, "--port", str(self.port))
 
     def start(self, *, wait: bool = True) -> ServedChroma:
@@ -207,10 +211,11 @@ class ManagedChroma:
     directory: ChromaDirectory
     name: str = "chroma"
     port: int = field(default_factory=free_port)
+    from_within: bool = False
 
     @property
     def served(self) -> ServedChroma:
-        return ServedChroma(self.directory, self.port)
+        return ServedChroma(self.directory, self.port, self.from_within)
 
     @property
     def runtime(self) -> CommandRuntime:
