@@ -174,6 +174,7 @@ class _Cut:
 
     def __init__(self, opened: list[socket.socket]) -> None:
         self.is_over = False
+        self._is_left = False
         self._lock = threading.Lock()
         self._open = opened
 
@@ -185,9 +186,16 @@ class _Cut:
 
     def shut(self) -> None:
         with self._lock:
+            if self._is_left:
+                return
             self.is_over = True
             for one in self._open:
                 _shut(one)
+
+    def leave(self) -> None:
+        """The request is over: a timer that is late must not meet the next one's connection."""
+        with self._lock:
+            self._is_left = True
 
     def _remember(self, opened: socket.socket | None) -> None:
         if opened is None:
@@ -208,6 +216,7 @@ def _shut_after(seconds: float, opened: list[socket.socket]) -> Iterator[_Cut]:
         yield cut
     finally:
         timer.cancel()
+        cut.leave()
 
 
 def _shut(opened: socket.socket) -> None:
