@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from recovery.components.chromadb.probe import probe
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import NotConfigured, RemedyError, TargetUnreachable
 from recovery.strategy import Parameters
-from tests.chroma import ChromaDirectory, ManagedChroma, ServedChroma, ask, noise
+from tests.chroma import COUNT, ChromaDirectory, ManagedChroma, ServedChroma, ask, noise
 from tests.journals import MemoryJournal
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def reload(target: ChromaTarget, *, collection: str | None = None, **said: Any) -> MemoryJournal:
@@ -65,18 +66,31 @@ def test_a_server_that_is_well_is_asked_and_not_restarted(managed_chroma: Manage
     assert managed_chroma.process.inspect().id == before
 
 
-def test_a_server_whose_database_was_replaced_is_restarted(
-    managed_chroma: ManagedChroma, chroma_template: ChromaDirectory, tmp_path: Path
-) -> None:
-    newer = chroma_template.copy(tmp_path / "newer" / "chroma")
+@pytest.fixture
+def blind_chroma(
+    chroma_template: ChromaDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ManagedChroma]:
+    """A server that never finds its way to a directory put in its own one's place."""
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    directory = chroma_template.copy(tmp_path / "place" / "chroma")
+    managed = ManagedChroma(directory, from_within=True).start()
+    yield managed
+    managed.kill()
+
+
+def with_one_more(template: ChromaDirectory, path: Path) -> ChromaDirectory:
+    newer = template.copy(path)
     assert ask("add", newer.path, ids=["newer"], seed=1).returncode == 0
-    replaced_by(managed_chroma.directory, newer)
-    target = managed_chroma.target(collections={"docs": 2_401})
-    found = probe(target, SECONDS)
-    if found.healthy:
-        # A connection that its pool happens to open anew leads to the new database.
-        pytest.skip("the server went over to its new database by itself")
-    assert found.failure_type == "data_corruption"
+    return newer
+
+
+def test_a_server_that_answers_from_a_directory_that_was_replaced_is_restarted(
+    blind_chroma: ManagedChroma, chroma_template: ChromaDirectory, tmp_path: Path
+) -> None:
+    newer = with_one_more(chroma_template, tmp_path / "newer" / "chroma")
+    replaced_by(ChromaDirectory(tmp_path / "place"), ChromaDirectory(newer.path.parent))
+    target = blind_chroma.target(collections={"docs": COUNT + 1})
+    assert probe(target, SECONDS).failure_type == "data_corruption"
     with pytest.raises(NotConfigured, match="runtime"):
         reload(target.model_copy(update={"runtime": None}))
 
@@ -84,6 +98,22 @@ def test_a_server_whose_database_was_replaced_is_restarted(
 
     assert "server started" in journal.texts
     assert probe(target, SECONDS).healthy
+
+
+def test_a_server_that_still_holds_a_database_that_was_replaced_is_restarted(
+    managed_chroma: ManagedChroma, chroma_template: ChromaDirectory, tmp_path: Path
+) -> None:
+    """Whichever it answers from: its pool leads to the one or, where it opens anew, the other."""
+    newer = with_one_more(chroma_template, tmp_path / "newer" / "chroma")
+    replaced_by(managed_chroma.directory, newer)
+
+    journal = reload(managed_chroma.target(collections={"docs": COUNT + 1}))
+
+    assert [step.figures["why"] for step in journal.steps if "why" in step.figures] == [
+        "the server has a database open that was replaced meanwhile"
+    ]
+    assert "server started" in journal.texts
+    assert probe(managed_chroma.target(collections={"docs": COUNT + 1}), SECONDS).healthy
 
 
 def test_a_server_that_remembers_a_better_index_than_its_disk_is_not_made_to_forget_it(
@@ -107,9 +137,9 @@ def test_a_server_that_came_up_on_a_lost_database_is_restarted_once_it_is_back(
     managed_chroma.kill()
     shutil.move(directory.database, tmp_path / "lost.sqlite3")
     managed_chroma.start()
-    shutil.move(tmp_path / "lost.sqlite3", directory.database)
     target = managed_chroma.target()
     assert probe(target, SECONDS).failure_type in ("database_missing", "collection_missing")
+    shutil.move(tmp_path / "lost.sqlite3", directory.database)
 
     reload(target)
 
@@ -119,10 +149,42 @@ def test_a_server_that_came_up_on_a_lost_database_is_restarted_once_it_is_back(
 def test_a_server_that_is_away_may_come_back(chroma_server: ServedChroma) -> None:
     chroma_server.kill()
 
-    with pytest.raises(TargetUnreachable) as caught:
+    with pytest.raises(TargetUnreachable, match="no runtime to start it with") as caught:
         reload(ChromaTarget(url=chroma_server.url))
 
     assert caught.value.transient
+
+
+def test_a_server_whose_process_was_killed_is_started_on_files_that_are_well(
+    managed_chroma: ManagedChroma,
+) -> None:
+    target = managed_chroma.target(answer_timeout=10)
+    managed_chroma.kill()
+    assert probe(target, SECONDS).failure_type == "connection_error"
+    assert "server started" in planned(reload(target, dry_run=True))
+    assert not managed_chroma.process.inspect().running
+
+    journal = reload(target)
+
+    assert journal.notices == ["reload_collections"]
+    assert probe(target, SECONDS).healthy
+
+
+def test_a_killed_server_is_not_started_on_a_database_that_is_gone(
+    managed_chroma: ManagedChroma, tmp_path: Path
+) -> None:
+    """It would make a new, empty one, and applications would write into that."""
+    managed_chroma.kill()
+    shutil.move(managed_chroma.directory.database, tmp_path / "lost.sqlite3")
+
+    with pytest.raises(RemedyError, match="the files themselves are not well"):
+        reload(managed_chroma.target())
+
+    assert not managed_chroma.process.inspect().running
+
+
+def planned(journal: MemoryJournal) -> list[str]:
+    return [step.text for step in journal.steps if step.planned]
 
 
 def test_a_rehearsal_restarts_nothing(
@@ -133,8 +195,5 @@ def test_a_rehearsal_restarts_nothing(
 
     journal = reload(managed_chroma.target(), dry_run=True)
 
-    assert [step.text for step in journal.steps if step.planned] == [
-        "server stopped",
-        "server started",
-    ]
+    assert planned(journal) == ["server stopped", "server started"]
     assert managed_chroma.process.inspect().id == before
