@@ -27,6 +27,10 @@ class Finding:
         return {"failure_type": self.failure_type, "summary": self.summary[:LONGEST_SUMMARY]}
 
 
+class Unreadable(sqlite3.DatabaseError):
+    """A table of the database holds what Chroma never writes there; the text says which."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Examined:
     """What one examination found. ``finding`` is None where all that was looked at is well."""
@@ -57,9 +61,17 @@ class Examined:
         return ProbeReport(
             healthy=found is None,
             failure_type=found.failure_type if found else None,
-            summary=(found.summary if found else well)[:LONGEST_SUMMARY],
+            summary=printable(found.summary[:LONGEST_SUMMARY] if found else well)[:LONGEST_SUMMARY],
             figures=self.figures,
         )
+
+
+def printable(text: str) -> str:
+    """Nothing that a terminal obeys, and nothing that no encoding can hold."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def _together(name: str, known: Figure, value: Figure) -> Figure:
@@ -113,11 +125,16 @@ def from_message(text: str) -> Finding:
     return Finding(failure_type="temporary_failure", summary=text)
 
 
+_METADATA_TEXTS = ("no such column", "Could not decode")
+
+
 def from_database(error: sqlite3.DatabaseError) -> Finding:
     """Which failure an error of SQLite's is."""
-    known = from_message(str(error))
-    if known.failure_type == "temporary_failure" and "no such column" in str(error):
-        return Finding(failure_type="corrupted_metadata", summary=str(error))
+    text = str(error)
+    known = from_message(text)
+    is_metadata = isinstance(error, Unreadable) or any(part in text for part in _METADATA_TEXTS)
+    if known.failure_type == "temporary_failure" and is_metadata:
+        return Finding(failure_type="corrupted_metadata", summary=text)
     return known
 
 
