@@ -378,9 +378,18 @@ class _Attempt:
         return self._look(self.probe)
 
     def _look(self, probe: Probe) -> ProbeReport:
+        try:
+            return self._ask(probe)
+        except self.stopped_by:
+            # The time limit was meant for a remedy; it fires once, and an answer is still wanted.
+            return self._ask(probe)
+
+    def _ask(self, probe: Probe) -> ProbeReport:
         """What cannot be probed is not healthy: a probe's own crash proves nothing."""
         try:
             return probe(self.target, self._probe_timeout())
+        except self.stopped_by:
+            raise
         except Exception as error:
             log.exception("probe crashed")
             return ProbeReport(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -22,15 +23,19 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.deadline import Deadline
-from recovery.runtime import CommandRuntime, Process, manage
+from recovery.runtime import CommandRuntime, DockerRuntime, Process, manage
 from tests.servers import free_port
 from tests.waiting import until
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = 2_400
@@ -242,6 +247,20 @@ class ManagedChroma:
             until(lambda: not self.process.inspect().running, what="the server is gone")
 
 
+@dataclass(frozen=True, slots=True)
+class ContainedChroma:
+    """A server in a container that has this machine's programs, and its network."""
+
+    served: ServedChroma
+    container: Container
+
+    def target(self) -> ChromaTarget:
+        runtime = DockerRuntime(kind="docker", container=self.container.name)
+        return ChromaTarget(
+            url=self.served.url, runtime=runtime, collections={"docs": COUNT}, answer_timeout=10
+        )
+
+
 class Gate(BaseHTTPRequestHandler):
     """A reverse proxy that lets nobody through without the token, as one puts before a Chroma:
     since 1.0 a server has no credentials of its own."""
@@ -319,6 +338,32 @@ def managed_chroma(
     managed = ManagedChroma(chroma_directory).start()
     yield managed
     managed.kill()
+
+
+@pytest.fixture
+def chroma_container(
+    chroma_directory: ChromaDirectory, docker_engine: DockerClient, docker_image: str
+) -> Iterator[ContainedChroma]:
+    served = ServedChroma(chroma_directory)
+    own = str(chroma_directory.path.parent)
+    programs = {str(Path(place).resolve()) for place in ("/usr", sys.prefix, sys.base_prefix)}
+    container = docker_engine.containers.run(
+        docker_image,
+        list(served.command),
+        name=f"chroma-{secrets.token_hex(4)}",
+        network_mode="host",
+        working_dir=own,
+        volumes={
+            **{place: {"bind": place, "mode": "ro"} for place in programs},
+            own: {"bind": own, "mode": "rw"},
+        },
+        detach=True,
+    )
+    try:
+        until(served.answers, seconds=60, what="chroma in a container answers")
+        yield ContainedChroma(served, container)
+    finally:
+        container.remove(force=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """``chromadb.collection_reload``: have whoever serves or uses the collections open them anew.
 
 Chroma keeps what it opened: a database that was replaced and an index that was repaired are seen
-by the next process alone, and a load that failed once may fail for ever.
+by the next process alone, and a load that failed once may fail for ever. A server whose process
+has ended opens nothing any more, and is started.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from recovery.components.chromadb import starting
 from recovery.components.chromadb.findings import Budget, Examined
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import NotConfigured, RemedyError, TargetRefused, TargetUnreachable
 from recovery.strategy import Journal, Parameters, Scope, strategy
 
 RELOAD = "reload_collections"
-AWAY = frozenset({"connection_error", "connection_timeout"})
 DATABASE = "chroma.sqlite3"
 
 
@@ -28,14 +29,15 @@ class ReloadScope(Scope):
 
 @strategy(
     component="chromadb",
-    summary="Open the collections anew: restart a server whose files are better than its memory.",
+    summary="Open the collections anew: start a server that died, restart one with old files open.",
     scope=ReloadScope,
     # A restart is a second, and loading a large index takes some more.
     timeout_seconds=30.0,
 )
 def collection_reload(target: ChromaTarget, _: Parameters, journal: Journal) -> None:
-    """Raises ``TargetUnreachable`` where the server is away, ``NotConfigured`` where it must be
-    restarted and the policy does not say how, ``RemedyError`` where opening anew cannot help."""
+    """Raises ``TargetUnreachable`` where the server is away and its process is not known to have
+    ended, ``NotConfigured`` where it must be restarted and the policy does not say how,
+    ``RemedyError`` where opening anew cannot help, and what starting raises."""
     reload = _Reload(_including(target, journal.scope), journal)
     reload.run()
 
@@ -80,6 +82,9 @@ class _Reload:
             found=asked.finding.failure_type if asked.finding else None,
             **asked.figures,
         )
+        if self._is_away(asked) and starting.has_ended(self.target, self.journal):
+            self._start(url)
+            return
         why = self._outdated(asked, on_disk)
         if why is None:
             self._refuse(asked, "the server was asked by name")
@@ -96,6 +101,16 @@ class _Reload:
         taking_over.restart(self.target, self.journal)
         if not self.journal.dry_run:
             self._refuse(served.examine(self.target, url, self._budget()), "it was restarted")
+
+    def _is_away(self, asked: Examined) -> bool:
+        return asked.finding is not None and asked.finding.failure_type in starting.AWAY
+
+    def _start(self, url: str) -> None:
+        from recovery.components.chromadb import served
+
+        starting.start(self.target, self.journal)
+        if not self.journal.dry_run:
+            self._refuse(served.examine(self.target, url, self._budget()), "it was started")
 
     def _outdated(self, asked: Examined, on_disk: Examined | None) -> str | None:
         """Why what the server has in memory is worse than its files; None where it is not."""
@@ -122,8 +137,9 @@ class _Reload:
             return
         if finding.failure_type == "auth_failure":
             raise TargetRefused(finding.summary)
-        if finding.failure_type in AWAY | {"temporary_failure"}:
-            raise TargetUnreachable(finding.summary)
+        if finding.failure_type in starting.AWAY | {"temporary_failure"}:
+            nobody = "" if self.target.runtime else f"; {starting.NOBODY}"
+            raise TargetUnreachable(f"{finding.summary}{nobody}")
         raise RemedyError(f"opening anew cannot help, {where}: {finding.summary}")
 
     def _budget(self) -> Budget:

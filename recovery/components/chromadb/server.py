@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from recovery.components.chromadb.findings import Budget
+from recovery.components.chromadb.starting import AWAY
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.deadline import Deadline
 from recovery.errors import (
@@ -25,7 +26,6 @@ CLOSED_SECONDS = 2.0
 """How long an address may answer after its server has ended: a proxy closes a moment later."""
 
 _PAUSE = 0.05
-_AWAY = frozenset({"connection_error", "connection_timeout"})
 
 
 class ServerProcess:
@@ -86,7 +86,7 @@ class ServerProcess:
 
         seconds = min(ANSWER_SECONDS, self._remaining())
         found = served.listen(self._target, self._url, Budget(seconds)).finding
-        if found is None or found.failure_type not in (_AWAY | {"temporary_failure"}):
+        if found is None or found.failure_type not in (AWAY | {"temporary_failure"}):
             # It answers; what it says of its data is judged by the probe.
             return Readiness.READY
-        return Readiness.ABSENT if found.failure_type in _AWAY else Readiness.COMING
+        return Readiness.ABSENT if found.failure_type in AWAY else Readiness.COMING

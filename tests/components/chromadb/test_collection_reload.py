@@ -149,10 +149,42 @@ def test_a_server_that_came_up_on_a_lost_database_is_restarted_once_it_is_back(
 def test_a_server_that_is_away_may_come_back(chroma_server: ServedChroma) -> None:
     chroma_server.kill()
 
-    with pytest.raises(TargetUnreachable) as caught:
+    with pytest.raises(TargetUnreachable, match="no runtime to start it with") as caught:
         reload(ChromaTarget(url=chroma_server.url))
 
     assert caught.value.transient
+
+
+def test_a_server_whose_process_was_killed_is_started_on_files_that_are_well(
+    managed_chroma: ManagedChroma,
+) -> None:
+    target = managed_chroma.target(answer_timeout=10)
+    managed_chroma.kill()
+    assert probe(target, SECONDS).failure_type == "connection_error"
+    assert "server started" in planned(reload(target, dry_run=True))
+    assert not managed_chroma.process.inspect().running
+
+    journal = reload(target)
+
+    assert journal.notices == ["reload_collections"]
+    assert probe(target, SECONDS).healthy
+
+
+def test_a_killed_server_is_not_started_on_a_database_that_is_gone(
+    managed_chroma: ManagedChroma, tmp_path: Path
+) -> None:
+    """It would make a new, empty one, and applications would write into that."""
+    managed_chroma.kill()
+    shutil.move(managed_chroma.directory.database, tmp_path / "lost.sqlite3")
+
+    with pytest.raises(RemedyError, match="the files themselves are not well"):
+        reload(managed_chroma.target())
+
+    assert not managed_chroma.process.inspect().running
+
+
+def planned(journal: MemoryJournal) -> list[str]:
+    return [step.text for step in journal.steps if step.planned]
 
 
 def test_a_rehearsal_restarts_nothing(
@@ -163,8 +195,5 @@ def test_a_rehearsal_restarts_nothing(
 
     journal = reload(managed_chroma.target(), dry_run=True)
 
-    assert [step.text for step in journal.steps if step.planned] == [
-        "server stopped",
-        "server started",
-    ]
+    assert planned(journal) == ["server stopped", "server started"]
     assert managed_chroma.process.inspect().id == before
