@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from recovery.components.chromadb.findings import printable
+from recovery.text import readable
 
 LONGEST_TEXT = 1_000
 MOST_RECORDS = 2**63 - 1
@@ -91,7 +91,7 @@ def count(said: object) -> int:
 
 
 def version(said: object) -> str:
-    return printable(_as(_VERSION, said, "a version"))
+    return readable(_as(_VERSION, said, "a version"))
 
 
 def page(said: object, limit: int) -> list[tuple[str, tuple[float, ...]]]:
@@ -120,7 +120,7 @@ def complaint(said: object) -> str:
     parts = (_field(said, "error"), _field(said, "message"))
     if all(part is None for part in parts):
         return ""
-    return printable(
+    return readable(
         ": ".join(part[:LONGEST_TEXT] if isinstance(part, str) else "" for part in parts)
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from recovery.events import Figure, ProbeReport
+from recovery.text import readable
 
 LONGEST_SUMMARY = 200
 
@@ -61,17 +62,9 @@ class Examined:
         return ProbeReport(
             healthy=found is None,
             failure_type=found.failure_type if found else None,
-            summary=printable(found.summary[:LONGEST_SUMMARY] if found else well)[:LONGEST_SUMMARY],
+            summary=readable(found.summary if found else well)[:LONGEST_SUMMARY],
             figures=self.figures,
         )
-
-
-def printable(text: str) -> str:
-    """Nothing that a terminal obeys, and nothing that no encoding can hold."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 def _together(name: str, known: Figure, value: Figure) -> Figure:
