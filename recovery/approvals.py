@@ -14,6 +14,7 @@ from recovery.controlplane import reachable
 from recovery.dispatch import Dispatched, admit
 from recovery.errors import InvalidEvent, NotPending, UnknownRecovery
 from recovery.events import Outcome, Result
+from recovery.text import readable
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -146,7 +147,8 @@ def follow(control: ControlPlane, policy: Policy, recovery_id: str) -> Dispatche
 def _decide(
     control: ControlPlane, recovery_id: str, decision: str, by: str, reason: str, *, force: bool
 ) -> None:
-    answer, detail = control.run("decide", recovery_id, decision, by, reason, int(force))
+    who, why = readable(by), readable(reason)
+    answer, detail = control.run("decide", recovery_id, decision, who, why, int(force))
     if answer == "unknown":
         raise UnknownRecovery(f"no recovery has the id {recovery_id!r}", {"id": recovery_id})
     if answer == "decided":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recovery.controlplane import reachable
 from recovery.events import TargetRef
 from recovery.strategy import COMPONENTS, unknown
+from recovery.text import readable
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -53,7 +54,7 @@ def disable(
     control: ControlPlane, scope: str, *, by: str, reason: str, seconds: float | None
 ) -> None:
     """Refuse every event of a scope, for some seconds or until ``enable``; running ones finish."""
-    text = json.dumps({"by": by, "reason": reason})
+    text = json.dumps({"by": readable(by), "reason": readable(reason)})
     with reachable():
         control.redis.set(
             control.key("disabled", scope), text, px=int(seconds * 1000) if seconds else None

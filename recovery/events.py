@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, Self, TypeAlias
 
 from recovery.errors import InvalidEvent
+from recovery.text import plain, readable
 
 Figure: TypeAlias = float | int | str | bool | None
 Figures: TypeAlias = Mapping[str, Figure]
@@ -202,6 +203,10 @@ class ProbeReport:
     summary: str = ""
     figures: Figures = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summary", readable(self.summary))
+        object.__setattr__(self, "figures", plain(self.figures))
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -218,6 +223,10 @@ class Step:
     at_seconds: float
     figures: Figures = field(default_factory=dict)
     planned: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", readable(self.text))
+        object.__setattr__(self, "figures", plain(self.figures))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -271,6 +280,9 @@ class Outcome:
     needs_person: bool = False
     attempts: int = 0
     duration: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", readable(self.detail))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError
+from pydantic_core import from_json
 
 from recovery.errors import InvalidEvent
 from recovery.events import FailureEvent, Source, TargetRef
@@ -28,7 +29,9 @@ FIGURES = "figures"
 _SCALAR = (str, int, float, bool, type(None))
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Line = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")
+]
 
 
 class EventMessage(StrictModel):
@@ -113,7 +116,7 @@ def check_scope(event: FailureEvent, policy: Policy, strategy: str) -> None:
 
 def check_shape(message: Mapping[str, Any]) -> EventMessage:
     """Whether a message has known fields of the right type and size; raises ``InvalidEvent``."""
-    size = len(json.dumps(message, default=repr))
+    size = _size(message)
     if size > MAX_BYTES:
         raise InvalidEvent(
             f"the event has {size} bytes; at most {MAX_BYTES} are accepted",
@@ -123,6 +126,20 @@ def check_shape(message: Mapping[str, Any]) -> EventMessage:
         return EventMessage.model_validate(dict(message))
     except ValidationError as error:
         raise _explain(error, "event", sorted(EventMessage.model_fields)) from error
+
+
+def _size(message: Mapping[str, Any]) -> int:
+    """Of its JSON; raises ``InvalidEvent`` where no worker could read that from the broker."""
+    try:
+        # As deep as it will lie in Celery's own message.
+        text = json.dumps([[], message], default=repr)
+        from_json(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent(
+            "the event is no JSON that can be read: text that is no Unicode, or nested too deep",
+            {"field": "message"},
+        ) from error
+    return len(text)
 
 
 def _check_undo(checked: EventMessage) -> None:

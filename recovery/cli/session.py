@@ -30,12 +30,15 @@ class DurationType(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        from recovery.strategy import seconds
+        from recovery.strategy import LONGEST, SHORTEST, seconds
 
         try:
-            return float(seconds(str(value)) if not _is_number(value) else value)  # type: ignore[arg-type]
+            found = float(seconds(str(value)) if not _is_number(value) else value)  # type: ignore[arg-type]
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not SHORTEST <= found <= LONGEST:
+            self.fail(f"{value!r} is no time that can be waited for", param, ctx)
+        return found
 
 
 DURATION = DurationType()
