@@ -11,6 +11,12 @@
 --        withdrawn), 'stale' where
 -- the lease has run out and its holder is taken for dead, 'adopted' where a host ran it alone
 -- answers {concluded|already|lost, level, audit id}
+-- include audit
+-- include histogram
+-- include level
+-- include mode
+-- include storm
+-- include lease
 local id, target, component, strategy, token, result =
   ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local entry, outcome, past, duration = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
