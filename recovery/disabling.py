@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recovery.controlplane import reachable
+from recovery.errors import InvalidEvent
 from recovery.events import TargetRef
 from recovery.strategy import COMPONENTS, unknown
 from recovery.text import readable
@@ -38,14 +39,27 @@ class Disabled:
 
 
 def scope_of(policy: Policy, component: str | None, target: str | None) -> str:
-    """The name of a scope; raises ``InvalidEvent`` where the policy knows no such thing."""
+    """The name of a scope; raises ``InvalidEvent`` where the policy knows no such thing.
+
+    A target may be named as ``redis/cache``. Without its component it is no scope: a narrow wish
+    must never become everything.
+    """
+    of, _, name = (target or "").rpartition("/")
+    component = component or of or None
+    if component is None and target is not None:
+        raise InvalidEvent(
+            f"of which component is {target!r}? Write component/target, as redis/cache",
+            {"field": "target", "value": target},
+        )
     if component is None:
         return EVERYTHING
     if component not in COMPONENTS:
         raise unknown("component", component, COMPONENTS)
     if target is None:
         return component
-    ref = TargetRef(component, target.partition("/")[2] or target)
+    if of and of != component:
+        raise InvalidEvent(f"{target} is no target of {component}", {"field": "target"})
+    ref = TargetRef(component, name)
     policy.target(ref)
     return str(ref)
 
