@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recovery.controlplane import reachable
-from recovery.errors import InvalidEvent
 from recovery.events import TargetRef
 from recovery.strategy import COMPONENTS, unknown
 from recovery.text import readable
@@ -44,24 +43,17 @@ def scope_of(policy: Policy, component: str | None, target: str | None) -> str:
     A target may be named as ``redis/cache``. Without its component it is no scope: a narrow wish
     must never become everything.
     """
-    of, _, name = (target or "").rpartition("/")
-    component = component or of or None
-    if component is None and target is not None:
-        raise InvalidEvent(
-            f"of which component is {target!r}? Write component/target, as redis/cache",
-            {"field": "target", "value": target},
-        )
+    if target is not None:
+        ref = TargetRef.named(target, component)
+        if ref.component not in COMPONENTS:
+            raise unknown("component", ref.component, COMPONENTS)
+        policy.target(ref)
+        return str(ref)
     if component is None:
         return EVERYTHING
     if component not in COMPONENTS:
         raise unknown("component", component, COMPONENTS)
-    if target is None:
-        return component
-    if of and of != component:
-        raise InvalidEvent(f"{target} is no target of {component}", {"field": "target"})
-    ref = TargetRef(component, name)
-    policy.target(ref)
-    return str(ref)
+    return component
 
 
 def disable(
