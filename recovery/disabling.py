@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recovery.controlplane import reachable
 from recovery.events import TargetRef
 from recovery.strategy import COMPONENTS, unknown
-from recovery.text import readable
+from recovery.text import plain, readable
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -40,8 +40,7 @@ class Disabled:
 def scope_of(policy: Policy, component: str | None, target: str | None) -> str:
     """The name of a scope; raises ``InvalidEvent`` where the policy knows no such thing.
 
-    A target may be named as ``redis/cache``. Without its component it is no scope: a narrow wish
-    must never become everything.
+    A target may be said with its component, as ``redis/cache``; without one it is nobody's.
     """
     if target is not None:
         ref = TargetRef.named(target, component)
@@ -57,20 +56,37 @@ def scope_of(policy: Policy, component: str | None, target: str | None) -> str:
 
 
 def disable(
-    control: ControlPlane, scope: str, *, by: str, reason: str, seconds: float | None
+    control: ControlPlane,
+    policy: Policy,
+    scope: str,
+    *,
+    by: str,
+    reason: str,
+    seconds: float | None,
 ) -> None:
     """Refuse every event of a scope, for some seconds or until ``enable``; running ones finish."""
-    text = json.dumps({"by": readable(by), "reason": readable(reason)})
-    with reachable():
-        control.redis.set(
-            control.key("disabled", scope), text, px=int(seconds * 1000) if seconds else None
-        )
+    said = json.dumps({"by": readable(by), "reason": readable(reason)})
+    lasts = max(int(seconds * 1000), 1) if seconds else 0
+    _switch(control, policy, scope, "disabled", said, lasts, by=by, reason=reason, seconds=seconds)
 
 
-def enable(control: ControlPlane, scope: str) -> bool:
+def enable(control: ControlPlane, policy: Policy, scope: str, *, by: str, reason: str = "") -> bool:
     """False where the scope was not disabled."""
-    with reachable():
-        return bool(control.redis.delete(control.key("disabled", scope)))
+    return _switch(control, policy, scope, "enabled", "", 0, by=by, reason=reason)
+
+
+def _switch(  # noqa: PLR0917 - called in two places, right above
+    control: ControlPlane,
+    policy: Policy,
+    scope: str,
+    result: str,
+    said: str,
+    lasts_ms: int,
+    **facts: str | float | None,
+) -> bool:
+    entry = {"target": scope, "result": result} | {name: v for name, v in facts.items() if v}
+    text = json.dumps(plain(entry), separators=(",", ":"), ensure_ascii=False)
+    return bool(control.run("switch", scope, said, lasts_ms, text, int(policy.audit.enabled)))
 
 
 def disabled(control: ControlPlane, policy: Policy) -> tuple[Disabled, ...]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Self, TypeAlias
 
 from recovery.errors import InvalidEvent
@@ -164,6 +165,7 @@ _SAID = (
     "overwrite",
     "host",
 )
+_what_is_said = attrgetter(*_SAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,12 +194,12 @@ class FailureEvent:
 
     def as_dict(self) -> dict[str, Any]:
         """Without the fields that say nothing, to keep stored events small."""
-        said = {name: value for name in _SAID if (value := getattr(self, name))}
+        said = zip(_SAID, _what_is_said(self), strict=True)
         return {
             "id": self.id,
             "target": str(self.target),
             "source": self.source.value,
-            **said,
+            **{name: value for name, value in said if value},
         }
 
     @classmethod

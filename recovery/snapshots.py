@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from heapq import merge
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
@@ -119,11 +120,14 @@ def show(control: ControlPlane, policy: Policy, ref: TargetRef) -> None:
 
 
 def listed(control: ControlPlane) -> tuple[Snapshot, ...]:
-    """All that are known, newest first; raises ``ControlPlaneUnavailable``."""
+    """All that are known, newest first; of one target the last one made, whatever its date.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
     with reachable():
         stored = control.redis.hvals(control.key("snapshots"))
-    found = [Snapshot.from_dict(plain) for text in stored for plain in json.loads(text)]
-    return tuple(sorted(found, key=lambda one: (one.taken_at, one.name), reverse=True))
+    of_targets = [[Snapshot.from_dict(plain) for plain in json.loads(text)] for text in stored]
+    return tuple(merge(*of_targets, key=lambda one: (one.taken_at, one.name), reverse=True))
 
 
 def refs(policy: Policy) -> tuple[TargetRef, ...]:

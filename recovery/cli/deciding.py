@@ -120,17 +120,20 @@ def disable(  # noqa: PLR0917 - click passes by name
     """
     from recovery import disabling
 
-    scope = disabling.scope_of(session.policy(), component, target)
-    disabling.disable(session.control(), scope, by=by, reason=reason, seconds=duration)
+    policy, control = session.policy(), session.control()
+    scope = disabling.scope_of(policy, component, target)
+    disabling.disable(control, policy, scope, by=by, reason=reason, seconds=duration)
     _tell({"scope": scope, "seconds": duration}, f"disabled: {scope}", as_json=as_json)
 
 
 @click.command()
 @click.option("--component", help="Only this component.")
 @click.option("--target", help="Only this target, as redis/cache.")
+@click.option("--reason", default="", help="Why, for the audit trail.")
+@by_option
 @json_option
 @reports_errors
-def enable(component: str | None, target: str | None, as_json: bool) -> None:
+def enable(component: str | None, target: str | None, reason: str, by: str, as_json: bool) -> None:
     """Take recoveries up again.
 
     \b
@@ -139,8 +142,9 @@ def enable(component: str | None, target: str | None, as_json: bool) -> None:
     """
     from recovery import disabling
 
-    scope = disabling.scope_of(session.policy(), component, target)
-    was_disabled = disabling.enable(session.control(), scope)
+    policy, control = session.policy(), session.control()
+    scope = disabling.scope_of(policy, component, target)
+    was_disabled = disabling.enable(control, policy, scope, by=by, reason=reason)
     text = f"enabled: {scope}" if was_disabled else f"{scope} was not disabled"
     _tell({"scope": scope, "was_disabled": was_disabled}, text, as_json=as_json)
 

@@ -76,6 +76,8 @@ def _row(entry: Any) -> tuple[Any, ...]:
     found = " → ".join(facts[n]["found"] for n in ("before", "after") if n in facts)
     undo = f"undo of {facts['undo_of']}" if "undo_of" in facts else None
     why = facts.get("error") or facts.get("reason") or facts.get("failure") or undo
+    if facts.get("result") in ("disabled", "enabled"):
+        why = f"by {facts.get('by')}" + (f": {why}" if why else "")
     return (
         entry.at.strftime("%Y-%m-%d %H:%M:%S"),
         facts.get("target"),
