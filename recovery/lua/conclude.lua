@@ -104,9 +104,13 @@ end
 -- What is observed from now on may ask for the next one; not at once where a person said no.
 local seen = key('observation', target)
 redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
-if result == 'denied' and redis.call('EXISTS', seen) == 1 then
-  redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
+local function wait_for(pause, why, detail)
+  if redis.call('EXISTS', seen) == 0 then return end
+  redis.call('HSET', seen, 'retry_ms', now + pause, 'refused', why, 'refused_why', detail)
 end
+if result == 'denied' then wait_for(HOUR, 'denied', 'a person denied it') end
+-- Nobody is there: asking with every look would only fill the trail.
+if result == 'unclaimed' then wait_for(UNHELPED, 'unclaimed', cjson.decode(outcome).detail) end
 -- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
 if result ~= 'failed' then
   local held = redis.call('HGET', key('degraded'), target)
