@@ -33,7 +33,8 @@ def holder_of(port: int, program: str) -> int | None:
     wanted = os.path.realpath(shutil.which(program) or program)
     with suppress(psutil.Error, OSError):
         for found in psutil.net_connections(kind="tcp"):
-            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+            listens = found.status == psutil.CONN_LISTEN and found.laddr[1:] == (port,)
+            if listens and found.pid:
                 return found.pid if wanted in _programs(psutil.Process(found.pid)) else None
     return None
 

@@ -67,11 +67,7 @@ def _from_error(
             waited = min(target.connect_timeout, timeout)
             return _failed("connection_timeout", f"no connection within {waited:g} s")
         return _failed("unresponsive", f"accepted, and no answer within {timeout:g} s")
-    if (
-        not connected
-        and target.runtime is not None
-        and _has_ended(target.runtime, target.url, timeout)
-    ):
+    if not connected and _has_ended(target, timeout):
         return _failed("process_down", "its process does not run")
     return _failed("connection_error", text)
 
