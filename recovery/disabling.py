@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recovery.controlplane import reachable
-from recovery.errors import InvalidEvent
 from recovery.events import TargetRef
 from recovery.strategy import COMPONENTS, unknown
 from recovery.text import plain, readable
@@ -43,24 +42,17 @@ def scope_of(policy: Policy, component: str | None, target: str | None) -> str:
 
     A target may be said with its component, as ``redis/cache``; without one it is nobody's.
     """
-    if component is None and target is None:
-        return EVERYTHING
+    if target is not None:
+        ref = TargetRef.named(target, component)
+        if ref.component not in COMPONENTS:
+            raise unknown("component", ref.component, COMPONENTS)
+        policy.target(ref)
+        return str(ref)
     if component is None:
-        component, slash, _ = str(target).partition("/")
-        if not slash:
-            raise InvalidEvent(
-                f"whose target is {target!r}? Say its component, or write it as redis/{target}",
-                {"field": "component"},
-            )
+        return EVERYTHING
     if component not in COMPONENTS:
         raise unknown("component", component, COMPONENTS)
-    if target is None:
-        return component
-    ref = TargetRef.parse(target) if "/" in target else TargetRef(component, target)
-    if ref.component != component:
-        raise InvalidEvent(f"{ref} is no target of {component}", {"field": "target"})
-    policy.target(ref)
-    return str(ref)
+    return component
 
 
 def disable(

@@ -115,10 +115,21 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> 
         click.echo(f"{title}: none")
 
 
+def moment(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def step(seen: Step) -> str:
     """A step and its figures, as a person reads them."""
     figures = ", ".join(f"{name} {value}" for name, value in seen.figures.items())
     return f"{seen.text}: {figures}" if figures else seen.text
+
+
+def step_line(seen: Step) -> str:
+    planned = "would: " if seen.planned else ""
+    return f"  {seen.at_seconds:6.2f} s  {planned}{step(seen)}"
 
 
 def _fail(error: RecoveryError, *, as_json: bool) -> NoReturn:
