@@ -1,4 +1,4 @@
-"""TCP connections of httpcore with an end: for the resolver, too, and for all addresses of a name."""
+"""Httpcore's TCP connections with an end: for the resolver, too, and all addresses of a name."""
 
 from __future__ import annotations
 
