@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
-from recovery.events import Decision, FailureEvent, Refusal, Source, Verdict
+from recovery.events import Decision, FailureEvent, Refusal, Source, TargetRef, Verdict
 
 if TYPE_CHECKING:
     from recovery.config import Limits, Policy
@@ -27,6 +28,8 @@ BELIEVED_SECONDS = 60.0
 """How long a target counts as failing after a word of a detector that is none of our probes."""
 
 _OTHER_DETECTORS = (Source.ALERTMANAGER, Source.API)
+_PLAIN = json.JSONEncoder(separators=(",", ":"))
+_KNOWN: WeakKeyDictionary[Policy, dict[tuple[TargetRef, bool], str]] = WeakKeyDictionary()
 
 
 class Mode(StrEnum):
@@ -53,16 +56,13 @@ def ask(
     force: bool = False,
 ) -> Decision | StaleLease:
     """Ask the gate about one event; raises ``ControlPlaneUnavailable``."""
+    known = _known(policy, event.target, is_told=event.source in _OTHER_DETECTORS)
     answer = control.run(
         "admit",
-        mode.value,
         event.id,
         str(event.target),
-        event.target.component,
-        strategy,
-        json.dumps(event.as_dict(), separators=(",", ":")),
-        int(force),
-        f"{_numbers(policy, policy.limits(event.target))} {_surroundings(policy, event)}",
+        _PLAIN.encode(event.as_dict()),
+        f"{mode.value} {int(force)} {strategy} {known}",
     )
     if answer == Verdict.ADMITTED:
         return Decision(recovery_id=event.id, verdict=Verdict.ADMITTED, strategy=strategy)
@@ -86,6 +86,16 @@ def ask(
     )
 
 
+def _known(policy: Policy, target: TargetRef, *, is_told: bool) -> str:
+    """What the script needs of the policy; the same for every event of its kind."""
+    known = _KNOWN.setdefault(policy, {})
+    if (target, is_told) not in known:
+        known[target, is_told] = (
+            f"{_numbers(policy, policy.limits(target))} {_surroundings(policy, target, is_told)}"
+        )
+    return known[target, is_told]
+
+
 def _numbers(policy: Policy, limits: Limits) -> str:
     """What the script needs of the policy, in the order in which it reads it."""
     return (
@@ -97,13 +107,13 @@ def _numbers(policy: Policy, limits: Limits) -> str:
     )
 
 
-def _surroundings(policy: Policy, event: FailureEvent) -> str:
+def _surroundings(policy: Policy, target: TargetRef, is_told: bool) -> str:
     """What the rest of the stack says of the target: storm, foundations, and what it stands on."""
-    roots = " ".join(map(str, policy.roots(event.target)))
+    roots = " ".join(map(str, policy.roots(target)))
     # Who is failing is asked by those that stand on it, and where many are a storm.
-    counts = policy.storm_size > 0 or event.target in policy.foundations
-    believed = BELIEVED_SECONDS if counts and event.source in _OTHER_DETECTORS else 0
+    counts = policy.storm_size > 0 or target in policy.foundations
+    believed = BELIEVED_SECONDS if counts and is_told else 0
     return (
         f"{policy.storm_size} {policy.detection.storm.calm * 1000:.0f} {believed * 1000:.0f}"
-        f" {int(event.target in policy.foundations)} {roots}"
+        f" {int(target in policy.foundations)} {roots}"
     )

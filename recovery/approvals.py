@@ -14,6 +14,7 @@ from recovery.controlplane import reachable
 from recovery.dispatch import Dispatched, admit
 from recovery.errors import InvalidEvent, NotPending, UnknownRecovery
 from recovery.events import Outcome, Result
+from recovery.text import readable
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -126,7 +127,7 @@ def deny(
 
 
 def follow(control: ControlPlane, policy: Policy, recovery_id: str) -> Dispatched | None:
-    """Carry out what was decided; None for a denial. May be repeated: it runs once.
+    """Carry out what was decided; None where it ends unrun. May be repeated: it runs once.
 
     An approved recovery passes the gate like any other. Where the gate refuses it now, the
     approval stands and the reconcile task asks again until it expires.
@@ -139,6 +140,14 @@ def follow(control: ControlPlane, policy: Policy, recovery_id: str) -> Dispatche
         )
         conclude(control, policy, record, outcome, NO_LEASE)
         return None
+    if not policy.serves(record.target, record.strategy):
+        outcome = Outcome(
+            result=Result.WITHDRAWN,
+            error=Result.WITHDRAWN.value,
+            detail=f"the policy no longer has {record.strategy} for {record.target}",
+        )
+        conclude(control, policy, record, outcome, NO_LEASE)
+        return None
     force = record.event.force or record.forced
     return admit(control, policy, record.event, record.strategy, Mode.RESUME, force=force)
 
@@ -146,7 +155,8 @@ def follow(control: ControlPlane, policy: Policy, recovery_id: str) -> Dispatche
 def _decide(
     control: ControlPlane, recovery_id: str, decision: str, by: str, reason: str, *, force: bool
 ) -> None:
-    answer, detail = control.run("decide", recovery_id, decision, by, reason, int(force))
+    who, why = readable(by), readable(reason)
+    answer, detail = control.run("decide", recovery_id, decision, who, why, int(force))
     if answer == "unknown":
         raise UnknownRecovery(f"no recovery has the id {recovery_id!r}", {"id": recovery_id})
     if answer == "decided":

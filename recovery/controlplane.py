@@ -5,8 +5,8 @@ Everything that must be atomic is a script in ``recovery/lua``; nothing else her
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,14 +54,12 @@ class ControlPlane:
 
     def run(self, script: str, *arguments: str | float) -> Any:
         """Run ``recovery/lua/<script>.lua``; raises ``ControlPlaneUnavailable``."""
-        from redis.exceptions import NoScriptError
-
         with reachable():
             digest = self._digests.get(script)
             if digest is not None:
                 try:
                     return self.redis.evalsha(digest, 0, self.prefix, *arguments)
-                except NoScriptError:
+                except _no_script():
                     # The server was restarted or its scripts were flushed.
                     self._digests.pop(script, None)
             self._digests[script] = self.redis.script_load(source(script))
@@ -73,29 +71,56 @@ class ControlPlane:
         return int(seconds * 1000 + micros // 1000)
 
 
-@contextmanager
-def reachable() -> Iterator[None]:
+def _no_script() -> type[Exception]:
+    # Here, because applications import this module long before they need redis-py.
+    from redis.exceptions import NoScriptError
+
+    return NoScriptError
+
+
+def reachable() -> AbstractContextManager[None]:
     """Turn every way in which the control Redis is away into ``ControlPlaneUnavailable``."""
+    return _REACHABLE
+
+
+class _Reachable:
+    # Not a generator, which would cost each command of the hot path some microseconds.
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if error is not None:
+            _translate(error)
+
+
+_REACHABLE = _Reachable()
+
+
+def _translate(error: BaseException) -> None:
     from redis import exceptions
 
-    try:
-        yield
-    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+    if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
         raise ControlPlaneUnavailable(f"the control Redis cannot be reached: {error}") from error
-    except (exceptions.ReadOnlyError, exceptions.OutOfMemoryError) as error:
+    is_refusal = isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)) or (
+        isinstance(error, exceptions.ResponseError)
+        and any(code in str(error) for code in _AWAY_REPLIES)
+    )
+    if is_refusal:
         raise ControlPlaneUnavailable(f"the control Redis refuses to work: {error}") from error
-    except exceptions.ResponseError as error:
-        if any(code in str(error) for code in _AWAY_REPLIES):
-            raise ControlPlaneUnavailable(f"the control Redis refuses to work: {error}") from error
-        raise
 
 
 @cache
 def source(script: str) -> str:
-    """The text of a script behind the prelude that all share."""
+    """The text of a script behind the prelude that all share, with the parts that it includes."""
     # Here, because applications import this module and never need the scripts.
     from importlib.resources import files
 
     folder = files("recovery") / "lua"
-    parts: Sequence[str] = [(folder / f"{name}.lua").read_text() for name in ("prelude", script)]
-    return "\n".join(parts)
+
+    def part(found: re.Match[str]) -> str:
+        return (folder / "parts" / f"{found[1]}.lua").read_text()
+
+    parts = [(folder / f"{name}.lua").read_text() for name in ("prelude", script)]
+    return re.sub(r"^ *-- include (\w+)$", part, "\n".join(parts), flags=re.MULTILINE)

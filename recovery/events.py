@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Self, TypeAlias
 
 from recovery.errors import InvalidEvent
+from recovery.text import plain, readable
 
 Figure: TypeAlias = float | int | str | bool | None
 Figures: TypeAlias = Mapping[str, Figure]
@@ -129,6 +131,22 @@ class TargetRef:
         component, _, name = text.partition("/")
         return cls(component, name or "default")
 
+    @classmethod
+    def named(cls, name: str, component: str | None = None) -> Self:
+        """As people name one: ``redis/cache``, or ``cache`` beside its component.
+
+        Raises ``InvalidEvent`` where the two differ, or nobody says the component.
+        """
+        of, _, short = name.rpartition("/")
+        if not of and component is None:
+            raise InvalidEvent(
+                f"of which component is {name!r}? Write component/target, as redis/cache",
+                {"field": "target", "value": name},
+            )
+        if of and component not in (None, of):
+            raise InvalidEvent(f"{name} is no target of {component}", {"field": "target"})
+        return cls(of or str(component), short)
+
     def __str__(self) -> str:
         return f"{self.component}/{self.name}"
 
@@ -147,6 +165,7 @@ _SAID = (
     "overwrite",
     "host",
 )
+_what_is_said = attrgetter(*_SAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +194,12 @@ class FailureEvent:
 
     def as_dict(self) -> dict[str, Any]:
         """Without the fields that say nothing, to keep stored events small."""
-        said = {name: value for name in _SAID if (value := getattr(self, name))}
+        said = zip(_SAID, _what_is_said(self), strict=True)
         return {
             "id": self.id,
             "target": str(self.target),
             "source": self.source.value,
-            **said,
+            **{name: value for name, value in said if value},
         }
 
     @classmethod
@@ -200,6 +219,10 @@ class ProbeReport:
     summary: str = ""
     figures: Figures = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summary", readable(self.summary))
+        object.__setattr__(self, "figures", plain(self.figures))
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -216,6 +239,10 @@ class Step:
     at_seconds: float
     figures: Figures = field(default_factory=dict)
     planned: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", readable(self.text))
+        object.__setattr__(self, "figures", plain(self.figures))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -269,6 +296,9 @@ class Outcome:
     needs_person: bool = False
     attempts: int = 0
     duration: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", readable(self.detail))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

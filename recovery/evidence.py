@@ -10,6 +10,7 @@ import structlog
 from recovery.controlplane import reachable
 from recovery.errors import ControlPlaneUnavailable, RemedyError
 from recovery.strategy import find_evidence
+from recovery.text import plain
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -31,7 +32,8 @@ def collect(
     gather = find_evidence(record.target.component)
     if gather is not None:
         try:
-            bundle["target"] = gather(policy.target(record.target), min(timeout, MAX_SECONDS))
+            said = gather(policy.target(record.target), min(timeout, MAX_SECONDS))
+            bundle["target"] = plain(said)
         except RemedyError as error:
             bundle["target"] = {"unavailable": str(error)}
     text = json.dumps(bundle, separators=(",", ":"))

@@ -7,10 +7,11 @@ it has no field for a path, a command, a container or a credential.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError
+from pydantic_core import from_json
 
 from recovery.errors import InvalidEvent
 from recovery.events import FailureEvent, Source, TargetRef
@@ -18,6 +19,9 @@ from recovery.strategy import COMPONENTS, StrictModel, find_component, unknown
 
 if TYPE_CHECKING:
     from recovery.config import Policy
+    from recovery.strategy import TargetModel
+
+DEFAULT_TARGET = "default"
 
 MAX_BYTES = 16 * 1024
 """Size cap of one message's arguments as JSON; figures of a probe take some hundred bytes."""
@@ -28,7 +32,9 @@ FIGURES = "figures"
 _SCALAR = (str, int, float, bool, type(None))
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\w.:/@+-]+$")]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Line = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")
+]
 
 
 class EventMessage(StrictModel):
@@ -113,7 +119,7 @@ def check_scope(event: FailureEvent, policy: Policy, strategy: str) -> None:
 
 def check_shape(message: Mapping[str, Any]) -> EventMessage:
     """Whether a message has known fields of the right type and size; raises ``InvalidEvent``."""
-    size = len(json.dumps(message, default=repr))
+    size = _size(message)
     if size > MAX_BYTES:
         raise InvalidEvent(
             f"the event has {size} bytes; at most {MAX_BYTES} are accepted",
@@ -123,6 +129,20 @@ def check_shape(message: Mapping[str, Any]) -> EventMessage:
         return EventMessage.model_validate(dict(message))
     except ValidationError as error:
         raise _explain(error, "event", sorted(EventMessage.model_fields)) from error
+
+
+def _size(message: Mapping[str, Any]) -> int:
+    """Of its JSON; raises ``InvalidEvent`` where no worker could read that from the broker."""
+    try:
+        # As deep as it will lie in Celery's own message.
+        text = json.dumps([[], message], default=repr)
+        from_json(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEvent(
+            "the event is no JSON that can be read: text that is no Unicode, or nested too deep",
+            {"field": "message"},
+        ) from error
+    return len(text)
 
 
 def _check_undo(checked: EventMessage) -> None:
@@ -140,21 +160,48 @@ def _check_undo(checked: EventMessage) -> None:
         )
 
 
+def target_of(policy: Policy, component: str, name: str | None) -> TargetRef:
+    """The configured target of that name; without one ``default``, or the only one that there is.
+
+    Raises ``InvalidEvent``.
+    """
+    if component not in COMPONENTS:
+        raise unknown("component", component, COMPONENTS)
+    return _only(component, _named(policy, component, name))
+
+
+def _named(policy: Policy, component: str, name: str | None) -> Mapping[str, TargetModel]:
+    """The targets that a name, also one as ``redis/cache``, may mean; without one all of them."""
+    targets = policy.component(component).targets
+    if name is None:
+        return targets
+    if "/" in name:
+        ref = TargetRef.parse(name)
+        if ref.component != component:
+            raise unknown("target", name, (f"{component}/{known}" for known in targets))
+        name = ref.name
+    if name not in targets:
+        raise unknown("target", name, targets)
+    return {name: targets[name]}
+
+
+def _only(component: str, candidates: Collection[str]) -> TargetRef:
+    if len(candidates) > 1 and DEFAULT_TARGET not in candidates:
+        raise InvalidEvent(
+            f"name one of the {component} targets: {', '.join(sorted(candidates))}",
+            {"field": "target", "allowed": sorted(candidates)},
+        )
+    picked = DEFAULT_TARGET if DEFAULT_TARGET in candidates else next(iter(candidates))
+    return TargetRef(component, picked)
+
+
 def _pick_target(checked: EventMessage, policy: Policy) -> tuple[TargetRef, dict[str, Any]]:
     """The event's target and what remains of its context once the target is picked."""
-    targets = policy.component(checked.component).targets
+    candidates = _named(policy, checked.component, checked.target)
     context = dict(checked.context)
     chosen = {name: context.pop(name) for name in _selectors(checked.component) if name in context}
-    name = checked.target
-    if name is not None and "/" in name:
-        ref = TargetRef.parse(name)
-        if ref.component != checked.component:
-            raise unknown("target", name, (f"{checked.component}/{known}" for known in targets))
-        name = ref.name
-    if name is not None and name not in targets:
-        raise unknown("target", name, targets)
-    candidates = targets if name is None else {name: targets[name]}
     if chosen:
+        targets = policy.component(checked.component).targets
         candidates = {n: t for n, t in candidates.items() if t.is_selected_by(chosen)}
         if not candidates:
             raise InvalidEvent(
@@ -162,14 +209,7 @@ def _pick_target(checked: EventMessage, policy: Policy) -> tuple[TargetRef, dict
                 f"only pick a configured target: {', '.join(sorted(targets))}",
                 {"field": "context", "allowed": sorted(targets)},
             )
-    if len(candidates) > 1 and "default" not in candidates:
-        raise InvalidEvent(
-            f"the event must name one of several {checked.component} targets: "
-            f"{', '.join(sorted(candidates))}",
-            {"field": "target", "allowed": sorted(candidates)},
-        )
-    picked = "default" if "default" in candidates else next(iter(candidates))
-    return TargetRef(checked.component, picked), context
+    return _only(checked.component, candidates), context
 
 
 def _selectors(component: str) -> tuple[str, ...]:

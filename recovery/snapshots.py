@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from heapq import merge
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from recovery.admission import RECORD_TTL_SECONDS
 from recovery.controlplane import reachable
 from recovery.errors import ControlPlaneUnavailable, InvalidEvent, RemedyError
 from recovery.events import TargetRef
+from recovery.messages import target_of
 
 if TYPE_CHECKING:
     from recovery.components.chromadb.snapshots.manifest import Manifest
@@ -118,11 +120,14 @@ def show(control: ControlPlane, policy: Policy, ref: TargetRef) -> None:
 
 
 def listed(control: ControlPlane) -> tuple[Snapshot, ...]:
-    """All that are known, newest first; raises ``ControlPlaneUnavailable``."""
+    """All that are known, newest first; of one target the last one made, whatever its date.
+
+    Raises ``ControlPlaneUnavailable``.
+    """
     with reachable():
         stored = control.redis.hvals(control.key("snapshots"))
-    found = [Snapshot.from_dict(plain) for text in stored for plain in json.loads(text)]
-    return tuple(sorted(found, key=lambda one: (one.taken_at, one.name), reverse=True))
+    of_targets = [[Snapshot.from_dict(plain) for plain in json.loads(text)] for text in stored]
+    return tuple(merge(*of_targets, key=lambda one: (one.taken_at, one.name), reverse=True))
 
 
 def refs(policy: Policy) -> tuple[TargetRef, ...]:
@@ -130,15 +135,13 @@ def refs(policy: Policy) -> tuple[TargetRef, ...]:
     return tuple(ref for ref in policy.target_refs() if ref.component == COMPONENT)
 
 
-def ref_of(policy: Policy, component: str, name: str) -> TargetRef:
+def ref_of(policy: Policy, component: str, name: str | None) -> TargetRef:
     """Raises ``InvalidEvent`` where there is no such target, or none that has snapshots."""
     if component != COMPONENT:
         raise InvalidEvent(
             f"{component} has no snapshots", {"field": "component", "allowed": [COMPONENT]}
         )
-    ref = TargetRef(component, name.partition("/")[2] or name)
-    policy.target(ref)
-    return ref
+    return target_of(policy, component, name)
 
 
 def _target(policy: Policy, ref: TargetRef) -> ChromaTarget:

@@ -37,7 +37,9 @@ def seconds(value: object) -> object:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+SHORTEST, LONGEST = 0.001, 100 * 365 * 86_400.0
+
+Duration = Annotated[float, BeforeValidator(seconds), Field(ge=SHORTEST, le=LONGEST)]
 """Seconds as a float, written in the policy as a number or as ``30s``, ``5m``, ``24h``."""
 
 COMPONENTS = ("redis", "chromadb", "openwebui", "system")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import redis
 from tests.waiting import until
 
 MAX_CLIENTS = 40
+FIRST_PORT = 10_240
 
 
 def redis_binary() -> str:
@@ -30,10 +32,14 @@ def redis_binary() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nothing holds, below those that the kernel gives to connections:
+    one of these would be taken by somebody before the server that it is for has started."""
+    lowest = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]
+    while True:
+        port = FIRST_PORT + secrets.randbelow(max(int(lowest) - FIRST_PORT, 1_000))
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

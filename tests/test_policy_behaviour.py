@@ -384,7 +384,7 @@ def test_a_subscriber_hears_of_a_mode_that_begins_and_ends(gate: Gate) -> None:
 
 
 def test_a_disabled_scope_ends_by_itself(gate: Gate) -> None:
-    disabling.disable(gate.control, "redis", by="eva", reason="night", seconds=0.05)
+    disabling.disable(gate.control, gate.policy, "redis", by="eva", reason="night", seconds=0.05)
     assert gate.ask("1").reason is Refusal.DISABLED
 
     assert until(lambda: gate.ask("2").admitted)

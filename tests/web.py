@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -157,11 +156,3 @@ def cut(transport: asyncio.Transport, text: bytes) -> Raw:
         transport.close()
 
     return Raw(act)
-
-
-def closed_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port

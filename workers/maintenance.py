@@ -72,7 +72,9 @@ def seal_audit() -> int:
 
 @app.task(name="recovery.visit_hosts", ignore_result=True)
 def visit_hosts() -> list[str]:
-    """Have each host that has a worker tell what it keeps, and discard what has expired."""
+    """Have each host that has a worker tell what it keeps, and discard what has expired; and let go
+    of the targets that nobody has any more."""
+    reconcile.forget_departed(context.control(), context.policy())
     queues = host_queues(app.control.inspect(timeout=ANSWER_SECONDS).active_queues() or {})
     for queue in queues:
         app.send_task(SWEEP, queue=queue, ignore_result=True, expires=VISIT_EXPIRES_SECONDS)

@@ -30,12 +30,15 @@ class DurationType(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        from recovery.strategy import seconds
+        from recovery.strategy import LONGEST, SHORTEST, seconds
 
         try:
-            return float(seconds(str(value)) if not _is_number(value) else value)  # type: ignore[arg-type]
+            found = float(seconds(str(value)) if not _is_number(value) else value)  # type: ignore[arg-type]
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not SHORTEST <= found <= LONGEST:
+            self.fail(f"{value!r} is no time that can be waited for", param, ctx)
+        return found
 
 
 DURATION = DurationType()
@@ -112,10 +115,21 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> 
         click.echo(f"{title}: none")
 
 
+def moment(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def step(seen: Step) -> str:
     """A step and its figures, as a person reads them."""
     figures = ", ".join(f"{name} {value}" for name, value in seen.figures.items())
     return f"{seen.text}: {figures}" if figures else seen.text
+
+
+def step_line(seen: Step) -> str:
+    planned = "would: " if seen.planned else ""
+    return f"  {seen.at_seconds:6.2f} s  {planned}{step(seen)}"
 
 
 def _fail(error: RecoveryError, *, as_json: bool) -> NoReturn:

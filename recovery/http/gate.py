@@ -213,10 +213,11 @@ def _is_own(request: _Request) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    origin = request.headers.get("origin")
-    if origin is None:
+    try:
+        netloc = urlsplit(request.headers.get("origin", "")).netloc
+    except ValueError:
         return False
-    return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+    return netloc != "" and netloc.lower() == request.headers.get("host", "").lower()
 
 
 def _host_name(host: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from recovery.messages import Line, Word
 from recovery.strategy import Duration, StrictModel
 
-Reason = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+Reason = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
 class Answer(BaseModel):
@@ -283,6 +283,10 @@ class Disable(Scope):
 
     reason: Line
     duration: Duration | None = None
+
+
+class Enable(Scope):
+    reason: Reason = ""
 
 
 class Enabled(Answer):

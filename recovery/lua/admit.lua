@@ -1,6 +1,7 @@
 -- The gate: may this recovery start now? One round trip, atomic.
--- ARGV: prefix, mode, id, target, component, strategy, event, force, and in one argument the
---       policy's numbers, because each further argument costs the caller as much as a command here:
+-- ARGV: prefix, id, target, event, and in one argument everything short, because each further
+--       argument costs the caller as much as a command here: mode, force (0|1), strategy, and the
+--       policy's numbers:
 --       max attempts, cooldown ms, probation ms, resend ms, queue wait ms, approval ms,
 --       record ttl s, failures for level 3, is audited (0|1), size of a storm (0: never), its calm ms,
 --       how long this event's word is believed ms (0: not at all), is a foundation of others (0|1),
@@ -8,12 +9,14 @@
 -- mode: admit (start), hold (wait for an approval), resume (an approved one, at last), rehearse,
 --       undo (bring back what a recovery removed: no attempt)
 -- answers 'admitted', or {verdict, reason, retry_after ms, detail}
-local mode, id, target, component, strategy = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local event, force = ARGV[7], ARGV[8] == '1'
-local max_attempts, cooldown, probation, resend, queue_wait, approval_life, record_ttl,
-  level_3_failures, audited, storm_size, calm, believed, is_foundation, roots = string.match(ARGV[9],
-    '(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)(.*)')
-is_audited = audited == '1'
+local id, target, event = ARGV[2], ARGV[3], ARGV[4]
+local component = string.match(target, '^[^/]+')
+local mode, forced, strategy, max_attempts, cooldown, probation, resend, queue_wait, approval_life,
+  record_ttl, level_3_failures, audited, storm_size, calm, believed, is_foundation, roots =
+  string.match(ARGV[5], '(%S+) (%d) (%S*) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)'
+    .. ' (%d+) (%d+) (%d+)(.*)')
+local force = forced == '1'
+-- What only a refusal, a hold or a storm needs is defined where it is needed: most events need none.
 -- Whoever stands on others is probed again right after they are repaired; this is for the rest.
 local ROOT_PAUSE = 10000
 local record = key('recovery', id)
@@ -25,6 +28,10 @@ end
 
 local function refuse(reason, retry_after, detail)
   if mode == 'resume' then return {'refused', reason, retry_after, detail} end
+  -- include audit
+  -- include level
+  -- include refusal
+  is_audited = audited == '1'
   if reason == 'limit' then
     raise_level(target, 3, 'the limit of recoveries an hour is used up')
   elseif reason == 'cooldown' and failures_in_hour(target) >= math.min(2, ms(level_3_failures)) then
@@ -56,6 +63,9 @@ local held = redis.call('MGET', key('disabled', 'all'), key('disabled', componen
 
 -- A probe has said so already; other sources are counted here.
 if believed ~= '0' then
+  -- include audit
+  -- include storm
+  is_audited = audited == '1'
   note_failing(target, now + ms(believed))
   -- Too few targets for a storm, and none that is still to be ended: nothing to judge.
   if ms(storm_size) > 0 or (held[7] and not held[6]) then
@@ -72,10 +82,11 @@ for i, scope in ipairs(scopes) do
   end
 end
 
-local lease = lease_of(target)
-if lease then
-  if lease.expires <= now then return {'stale', lease.id, 0, ''} end
-  return refuse('busy', lease.expires - now, 'recovery ' .. lease.id .. ' is under way')
+local lease = redis.call('HMGET', key('lease', target), 'id', 'expires')
+if lease[1] then
+  local left = ms(lease[2]) - now
+  if left <= 0 then return {'stale', lease[1], 0, ''} end
+  return refuse('busy', left, 'recovery ' .. lease[1] .. ' is under way')
 end
 
 if not force then
@@ -130,6 +141,7 @@ if mode == 'hold' then
   local same = target .. '|' .. strategy
   local waiting = redis.call('HGET', key('pending:same'), same)
   if waiting then return refuse('awaiting_approval', 0, 'recovery ' .. waiting .. ' already waits for approval') end
+  -- include audit
   start_record('awaiting_approval')
   redis.call('HSET', key('pending:same'), same, id)
   redis.call('HSET', key('pending'), id, cjson.encode({target = target, strategy = strategy,

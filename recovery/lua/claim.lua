@@ -1,6 +1,8 @@
 -- Take the lease of an admitted recovery: from now on this holder repairs, and nobody else.
 -- ARGV: prefix, id, target, holder, ttl ms
 -- answers {claimed|gone|busy|concluded, token, now}; the token fences whatever is written later
+-- include audit
+-- include lease
 local id, target, holder, ttl = ARGV[2], ARGV[3], ARGV[4], ms(ARGV[5])
 local record = key('recovery', id)
 

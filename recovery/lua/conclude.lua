@@ -11,6 +11,12 @@
 --        withdrawn), 'stale' where
 -- the lease has run out and its holder is taken for dead, 'adopted' where a host ran it alone
 -- answers {concluded|already|lost, level, audit id}
+-- include audit
+-- include histogram
+-- include level
+-- include mode
+-- include storm
+-- include lease
 local id, target, component, strategy, token, result =
   ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local entry, outcome, past, duration = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
@@ -98,9 +104,13 @@ end
 -- What is observed from now on may ask for the next one; not at once where a person said no.
 local seen = key('observation', target)
 redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
-if result == 'denied' and redis.call('EXISTS', seen) == 1 then
-  redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
+local function wait_for(pause, why, detail)
+  if redis.call('EXISTS', seen) == 0 then return end
+  redis.call('HSET', seen, 'retry_ms', now + pause, 'refused', why, 'refused_why', detail)
 end
+if result == 'denied' then wait_for(HOUR, 'denied', 'a person denied it') end
+-- Nobody is there: asking with every look would only fill the trail.
+if result == 'unclaimed' then wait_for(UNHELPED, 'unclaimed', cjson.decode(outcome).detail) end
 -- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
 if result ~= 'failed' then
   local held = redis.call('HGET', key('degraded'), target)

@@ -1,6 +1,7 @@
 -- A person's word on a waiting recovery: the first one counts.
 -- ARGV: prefix, id, decision (approved|denied), by, reason, force
 -- answers {ok|not_pending|decided|unknown, who decided what}
+-- include audit
 local id, decision, by, reason, force = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local record = key('recovery', id)
 

@@ -5,6 +5,7 @@
 -- queue; asked with 0 this is never answered, and nothing was changed by it;
 -- resend: nobody has taken it yet, send it again; resume: its worker died, let another finish it;
 -- unclaimed: nobody came in time; dead: workers died under it too often
+-- include lease
 local target, resend, queue_wait, allowed = ARGV[2], ms(ARGV[3]), ms(ARGV[4]), ms(ARGV[5])
 local absent = ms(ARGV[6])
 

@@ -1,6 +1,7 @@
 -- Write progress of a running recovery and renew its lease, only while it is still ours.
 -- ARGV: prefix, id, target, token, ttl ms, phase, then field/value pairs for the record
 -- answers 1, or 0 where the lease is somebody else's by now
+-- include lease
 local id, target, token, ttl, phase = ARGV[2], ARGV[3], ARGV[4], ms(ARGV[5]), ARGV[6]
 
 local lease = lease_of(target)

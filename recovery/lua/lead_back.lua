@@ -3,6 +3,9 @@
 -- ARGV: prefix, target, generation of the route that was looked at, road, model, is healthy (0|1),
 --       healthy for ms, longest pause between looks ms, what was seen, is audited (0|1)
 -- answers {changed|busy|disabled|unhealthy|waiting|led_back, ms that are left, route}
+-- include audit
+-- include mode
+-- include route
 local target, generation, road, model = ARGV[2], ms(ARGV[3]), ARGV[4], ARGV[5]
 local healthy, needed, longest_pause, seen = ARGV[6] == '1', ms(ARGV[7]), ms(ARGV[8]), ARGV[9]
 is_audited = ARGV[10] == '1'

@@ -9,6 +9,11 @@
 -- proven: a recovery has just probed it; its healthy word ends a failure at once
 -- answers {state, follow, event id}; follow: again (look again soon, to be sure), failed, recovered,
 -- or ''; an event id where the event has to be sent now
+-- include audit
+-- include histogram
+-- include level
+-- include mode
+-- include storm
 local target, component, depth, host = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local healthy, failure, summary, figures = ARGV[6] == '1', ARGV[7], ARGV[8], ARGV[9]
 local latency, is_proven, event = ARGV[10], ARGV[11] == '1', ARGV[12]

@@ -2,6 +2,8 @@
 -- A storm that is over is told of too, where nobody probes.
 -- ARGV: prefix, quiet ms, longest ms, is audited (0|1)
 -- answers how many bursts were closed
+-- include audit
+-- include storm
 local quiet, longest = ms(ARGV[2]), ms(ARGV[3])
 is_audited = ARGV[4] == '1'
 redis.call('ZREMRANGEBYSCORE', key('failing'), '-inf', now)

@@ -2,6 +2,9 @@
 -- ARGV: prefix, target, changes (JSON object), recovery id, lease's fence
 -- fence: '' where no lease is asked for
 -- answers {'changed'|'same', route}, or {'lost', ''}
+-- include audit
+-- include route
+-- include lease
 local target, changes, id, fence = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 if fence ~= '' then

@@ -6,24 +6,30 @@ Not the chromadb client: that has no timeout, opens a connection when it is made
 from __future__ import annotations
 
 import json
+import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 
+from recovery.components.chromadb import answers
 from recovery.components.chromadb.findings import Budget, Finding, from_message
 from recovery.components.chromadb.sampling import CollectionError, Vector
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.credentials import for_header, reveal
+from recovery.cutoff import shut_after
 
 MOST_BYTES = 32 * 1024 * 1024
 """The longest answer that is read; one vector and its hits are far below."""
 SHORTEST = 0.05
 MOST_COLLECTIONS = 1000
 """How many collections one listing names."""
+HIDDEN = "***"
+
+T = TypeVar("T")
 
 
 class Unanswered(Exception):
@@ -47,11 +53,13 @@ class ChromaServer:
         self._patience = target.answer_timeout
         self._url = url
         self._is_alive = False
+        self._sockets: list[socket.socket] = []
+        self._token = for_header(reveal(target.token, target.token_file), "the token")
         place = f"tenants/{quoted(target.tenant)}/databases/{quoted(target.database)}"
         self._collections = f"/api/v2/{place}/collections"
         self._client = httpx.Client(
             base_url=url,
-            headers={"Accept-Encoding": "identity", **_headers(target)},
+            headers={"Accept-Encoding": "identity", **_headers(target, self._token)},
             verify=_trust(target, url),
             trust_env=False,
         )
@@ -69,19 +77,21 @@ class ChromaServer:
         self._is_alive = True
 
     def version(self) -> str:
-        return str(self._ask("GET", "/api/v2/version"))
+        return self.understood(answers.version, self._ask("GET", "/api/v2/version"))
 
     def collections(self, expected: Iterable[str] = ()) -> list[ServedCollection]:
         """At most 1,000 and, where there are more, the expected ones by their names."""
-        listed = self._ask("GET", f"{self._collections}?limit={MOST_COLLECTIONS}")
+        said = self._ask("GET", f"{self._collections}?limit={MOST_COLLECTIONS}")
+        listed = self.understood(answers.listing, said)
         if len(listed) >= MOST_COLLECTIONS:
-            names = {found["name"] for found in listed}
+            names = {found.name for found in listed}
             listed += filter(None, map(self._named, sorted(set(expected) - names)))
         return [ServedCollection(self, found) for found in listed]
 
-    def _named(self, name: str) -> Any:
+    def _named(self, name: str) -> answers.Listed | None:
         try:
-            return self._ask("GET", f"{self._collections}/{quoted(name)}")
+            said = self._ask("GET", f"{self._collections}/{quoted(name)}")
+            return self.understood(answers.one, said)
         except Refused as refused:
             if refused.finding.failure_type != "collection_missing":
                 raise
@@ -92,6 +102,15 @@ class ChromaServer:
         path = f"{self._collections}/{identity}/{what}"
         return self._ask(method, path, said or None, patience=self._budget.seconds)
 
+    def understood(self, read: Callable[[object], T], said: object) -> T:
+        """What was said, as one of ``answers``; raises ``Unanswered`` where it is none."""
+        try:
+            return read(said)
+        except answers.NotUnderstood as error:
+            raise Unanswered(
+                _temporary(f"{self._url} answers, and is no ChromaDB: {error}")
+            ) from None
+
     def _ask(
         self,
         method: str,
@@ -101,14 +120,42 @@ class ChromaServer:
         patience: float | None = None,
     ) -> Any:
         seconds = min(patience or self._patience, max(self._budget.left(), SHORTEST))
-        with self._named_errors(seconds):
-            with self._client.stream(method, path, json=content, timeout=seconds) as response:
-                body = self._read(response)
-            return _judged(response.status_code, body, self._url)
+        with (
+            shut_after(seconds, self._sockets) as cutoff,
+            self._named_errors(seconds, lambda: cutoff.is_over),
+            self._client.stream(
+                method, path, json=content, timeout=seconds, extensions={"trace": cutoff.see}
+            ) as response,
+        ):
+            body = self._read(response)
+            if cutoff.is_over:
+                # Where only its end says how long an answer is, a cut one looks whole.
+                raise Unanswered(self._silent(seconds))
+        return self._judged(response.status_code, body)
+
+    def _judged(self, status: int, body: bytes) -> Any:
+        url = self._url
+        if status in (401, 403):
+            raise Unanswered(
+                Finding(failure_type="auth_failure", summary=f"{url} refuses the token ({status})")
+            )
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Unanswered(_temporary(f"{url} answers {status} and no JSON")) from None
+        if status == httpx.codes.OK:
+            return answer
+        text = self._without_token(answers.complaint(answer))
+        if status in (429, 502, 503, 504):
+            raise Unanswered(_temporary(f"{url} answers {status} {text}"))
+        raise Refused(from_message(text or f"{url} answers {status}"))
+
+    def _without_token(self, text: str) -> str:
+        """A proxy may say in its error what it was sent."""
+        return text.replace(self._token, HIDDEN) if self._token else text
 
     def _read(self, response: httpx.Response) -> bytes:
-        """Piece by piece, since a timeout of httpx's only holds for one piece; and as it was sent,
-        since of what is packed a few bytes can become gigabytes at once."""
+        """As it was sent, since of what is packed a few bytes can become gigabytes at once."""
         if response.headers.get("content-encoding", "identity") != "identity":
             raise Unanswered(_temporary(f"{self._url} answers packed, which nobody asked for"))
         body = bytearray()
@@ -116,19 +163,19 @@ class ChromaServer:
             body += piece
             if len(body) > MOST_BYTES:
                 raise Overlong(_temporary(f"an answer of more than {MOST_BYTES} bytes"))
-            if self._budget.is_over:
-                raise Unanswered(self._silent(self._budget.seconds))
         return bytes(body)
 
     @contextmanager
-    def _named_errors(self, seconds: float) -> Iterator[None]:
+    def _named_errors(self, seconds: float, is_over: Callable[[], bool]) -> Iterator[None]:
         try:
             yield
         except httpx.TimeoutException as error:
             raise Unanswered(self._silent(seconds)) from error
-        except httpx.ConnectError as error:
-            raise Unanswered(_away(f"{self._url} cannot be reached: {error}")) from error
         except httpx.TransportError as error:
+            if is_over():
+                raise Unanswered(self._silent(seconds)) from None
+            if isinstance(error, httpx.ConnectError):
+                raise Unanswered(_away(f"{self._url} cannot be reached: {error}")) from error
             raise Unanswered(_away(f"{self._url} hung up: {error}"), dropped=True) from error
 
     def _silent(self, seconds: float) -> Finding:
@@ -144,29 +191,24 @@ class ChromaServer:
 class ServedCollection:
     """A ``sampling.Collection`` over HTTP."""
 
-    def __init__(self, server: ChromaServer, listed: dict[str, Any]) -> None:
+    def __init__(self, server: ChromaServer, listed: answers.Listed) -> None:
         self._server = server
-        self.id = str(listed["id"])
-        self.name = str(listed["name"])
-        settings = listed.get("configuration_json") or {}
-        kind = settings.get("hnsw") or settings.get("spann") or {}
-        self.space: str | None = kind.get("space")
+        self.id = listed.id
+        self.name = listed.name
+        self.space: str | None = listed.space
 
     def count(self) -> int:
-        return int(self._ask("GET", "count"))
+        return self._server.understood(answers.count, self._ask("GET", "count"))
 
     def page(self, offset: int, limit: int) -> list[tuple[str, Vector]]:
         said = {"offset": offset, "limit": limit, "include": ["embeddings"]}
         got = self._ask("POST", "get", **said)
-        return [
-            (name, vector or ()) for name, vector in zip(got["ids"], got["embeddings"], strict=True)
-        ]
+        return self._server.understood(lambda one: [*answers.page(one, limit)], got)
 
     def query(self, vector: Vector, hits: int) -> list[tuple[str, float]]:
         said = {"query_embeddings": [vector], "n_results": hits, "include": ["distances"]}
         got = self._ask("POST", "query", **said)
-        distances = [float("nan") if one is None else one for one in got["distances"][0]]
-        return list(zip(got["ids"][0], distances, strict=True))
+        return self._server.understood(lambda one: answers.hits(one, hits), got)
 
     def _ask(self, method: str, what: str, **said: Any) -> Any:
         try:
@@ -183,23 +225,6 @@ class Overlong(Unanswered):
     """The answer was longer than is read; what was asked for may be asked for in smaller parts."""
 
 
-def _judged(status: int, body: bytes, url: str) -> Any:
-    if status in (401, 403):
-        raise Unanswered(
-            Finding(failure_type="auth_failure", summary=f"{url} refuses the token ({status})")
-        )
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Unanswered(_temporary(f"{url} answers {status} and no JSON")) from None
-    if status == httpx.codes.OK:
-        return answer
-    text = f"{answer.get('error')}: {answer.get('message')}" if isinstance(answer, dict) else ""
-    if status in (429, 502, 503, 504):
-        raise Unanswered(_temporary(f"{url} answers {status} {text}"))
-    raise Refused(from_message(text or f"{url} answers {status}"))
-
-
 def _away(summary: str) -> Finding:
     return Finding(failure_type="connection_error", summary=summary)
 
@@ -208,8 +233,7 @@ def _temporary(summary: str) -> Finding:
     return Finding(failure_type="temporary_failure", summary=summary)
 
 
-def _headers(target: ChromaTarget) -> dict[str, str]:
-    token = for_header(reveal(target.token, target.token_file), "the token")
+def _headers(target: ChromaTarget, token: str | None) -> dict[str, str]:
     if token is None:
         return {}
     if target.auth_header == "authorization":

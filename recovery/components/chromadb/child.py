@@ -94,9 +94,10 @@ def last_said(said: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for line in said.splitlines():
         try:
-            found = json.loads(line)
-        except ValueError:
+            heard = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        found = heard if isinstance(heard, dict) else found
     return found
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recovery.components.chromadb.findings import Budget, Finding
+from recovery.components.chromadb.findings import Budget, Finding, Unreadable
+from recovery.components.chromadb.orphans import is_index_name
 
 NAME = "chroma.sqlite3"
 JOURNALS = (f"{NAME}-journal", f"{NAME}-wal", f"{NAME}-shm")
@@ -28,6 +29,9 @@ STEPS = 5_000
 """How many steps of SQLite's machine lie between two looks at the clock."""
 
 SCOPES = ("VECTOR", "METADATA")
+LAST_POSITION = 2**63 - 1
+ODD_JSON = (AttributeError, RecursionError, TypeError, ValueError)
+"""What text that is no JSON raises, and JSON that is not what was expected."""
 
 _COLUMNS = "PRAGMA table_info(collections)"
 _MAGIC = b"SQLite format 3\0"
@@ -162,6 +166,8 @@ def glance(connection: sqlite3.Connection, tenant: str, database: str) -> Listin
         " JOIN collections c ON s.collection = c.id WHERE s.scope = 'VECTOR' LIMIT ?",
         (MOST_COLLECTIONS,),
     ).fetchall()
+    for segment, name in saved:
+        _require_segment(segment, name)
     return Listing(
         names=_own(connection, tenant, database),
         collections=_count(connection),
@@ -171,7 +177,10 @@ def glance(connection: sqlite3.Connection, tenant: str, database: str) -> Listin
 
 
 def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogue:
-    """The collections and their segments; ``finding`` names what does not fit together."""
+    """The collections and their segments; ``finding`` names what does not fit together.
+
+    Raises ``Unreadable``.
+    """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if not tables >= TABLES:
         return Catalogue(finding=_missing("the database has none of Chroma's tables"))
@@ -183,15 +192,18 @@ def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogu
             "SELECT id, collection, scope FROM segments"
         )
     }
-    found.folders = frozenset(folders.values())
+    found.folders = frozenset(map(str, folders.values()))
     records = dict(connection.execute("SELECT segment_id, count(*) FROM embeddings GROUP BY 1"))
     log = _log(connection)
     for row in _collections(connection, tenant, database):
         identity, name, dimension, schema, config, is_own = row
+        if not (isinstance(name, str) and isinstance(dimension, int | None)):
+            raise Unreadable(f"the row of collection {identity!r} cannot be read")
         lost = [scope for scope in SCOPES if (identity, scope) not in folders]
         if lost:
             found.finding = _unreadable(f"{name} has lost its {' and '.join(lost)} segment")
             continue
+        _require_segment(folders[identity, "VECTOR"], name)
         space = _space(schema, config)
         if space is None:
             found.finding = _unreadable(f"the settings of {name} cannot be read")
@@ -217,7 +229,16 @@ def _own(connection: sqlite3.Connection, tenant: str, database: str) -> list[str
         " WHERE d.name = ? AND d.tenant_id = ?",
         (database, tenant),
     )
-    return [name for (name,) in found]
+    names = [name for (name,) in found]
+    if not all(isinstance(name, str) for name in names):
+        raise Unreadable("the name of a collection is no text")
+    return names
+
+
+def _require_segment(segment: object, collection: object) -> None:
+    """The id of a segment is the name of its folder, which must not lead elsewhere."""
+    if not (isinstance(segment, str) and is_index_name(segment) and isinstance(collection, str)):
+        raise Unreadable(f"the segment of {collection!r} has an impossible id")
 
 
 def _count(connection: sqlite3.Connection) -> int:
@@ -253,7 +274,7 @@ def _purges(connection: sqlite3.Connection) -> bool:
     try:
         row = connection.execute("SELECT config_json_str FROM embeddings_queue_config").fetchone()
         return row is None or bool(json.loads(row[0]).get("automatically_purge", True))
-    except (sqlite3.OperationalError, ValueError):
+    except (sqlite3.OperationalError, *ODD_JSON):
         return True
 
 
@@ -264,14 +285,16 @@ def _space(schema: str | None, config: str | None) -> str | None:
         own = settings.get("keys", {}).get("#embedding", {})
         index = own.get("float_list", {}).get("vector_index", {}).get("config", {})
         legacy: Any = json.loads(config) if config else {}
-    except (ValueError, AttributeError):
+        return str(index.get("space") or (legacy.get("hnsw") or {}).get("space") or "")
+    except ODD_JSON:
         return None
-    return str(index.get("space") or (legacy.get("hnsw") or {}).get("space") or "")
 
 
-def _position(stored: int | bytes) -> int:
+def _position(stored: object) -> int:
     """Older versions stored positions of the log as big-endian bytes."""
-    return int.from_bytes(stored, "big") if isinstance(stored, bytes) else stored
+    if isinstance(stored, bytes):
+        return min(int.from_bytes(stored, "big"), LAST_POSITION)
+    return stored if isinstance(stored, int) else 0
 
 
 def _missing(summary: str) -> Finding:

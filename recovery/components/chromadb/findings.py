@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from recovery.events import Figure, ProbeReport
+from recovery.text import readable
 
 LONGEST_SUMMARY = 200
 
@@ -25,6 +26,10 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         return {"failure_type": self.failure_type, "summary": self.summary[:LONGEST_SUMMARY]}
+
+
+class Unreadable(sqlite3.DatabaseError):
+    """A table of the database holds what Chroma never writes there; the text says which."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +62,7 @@ class Examined:
         return ProbeReport(
             healthy=found is None,
             failure_type=found.failure_type if found else None,
-            summary=(found.summary if found else well)[:LONGEST_SUMMARY],
+            summary=readable(found.summary if found else well)[:LONGEST_SUMMARY],
             figures=self.figures,
         )
 
@@ -113,11 +118,16 @@ def from_message(text: str) -> Finding:
     return Finding(failure_type="temporary_failure", summary=text)
 
 
+_METADATA_TEXTS = ("no such column", "Could not decode")
+
+
 def from_database(error: sqlite3.DatabaseError) -> Finding:
     """Which failure an error of SQLite's is."""
-    known = from_message(str(error))
-    if known.failure_type == "temporary_failure" and "no such column" in str(error):
-        return Finding(failure_type="corrupted_metadata", summary=str(error))
+    text = str(error)
+    known = from_message(text)
+    is_metadata = isinstance(error, Unreadable) or any(part in text for part in _METADATA_TEXTS)
+    if known.failure_type == "temporary_failure" and is_metadata:
+        return Finding(failure_type="corrupted_metadata", summary=text)
     return known
 
 

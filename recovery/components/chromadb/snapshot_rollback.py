@@ -19,7 +19,7 @@ from recovery.components.chromadb.database import JOURNALS
 from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.server import ServerProcess
 from recovery.components.chromadb.snapshots import contents, staging, taking
-from recovery.components.chromadb.snapshots.catalogue import Catalogue
+from recovery.components.chromadb.snapshots.catalogue import Catalogue, age
 from recovery.components.chromadb.snapshots.contents import Contents
 from recovery.components.chromadb.snapshots.manifest import Manifest
 from recovery.components.chromadb.swap import Swap
@@ -125,8 +125,10 @@ class _Rollback:
         found = self.catalogue.snapshots() if name is None else [self.catalogue.find(name)]
         found = [one for one in found if not one.is_export]
         if not found:
+            faults = [f"{one}: {why}" for one, why in sorted(self.catalogue.damaged().items())]
+            known = f"; of no use are {', '.join(faults[:3])}" if faults else ""
             raise NoSnapshot(
-                f"{self.catalogue.directory} has no verified snapshot of a directory",
+                f"{self.catalogue.directory} has no verified snapshot of a directory{known}",
                 {"snapshots": []},
             )
         return found
@@ -310,10 +312,11 @@ def _remove_journals(path: Path) -> None:
 
 def _figures(chosen: Manifest, known: Contents | None) -> dict[str, Figure]:
     """What going back costs: writes and records since the snapshot, as far as anybody knows."""
+    back = age(chosen.taken_at, datetime.now(UTC))
     said: dict[str, Figure] = {
         "snapshot": chosen.name,
         "records": chosen.records,
-        "seconds_back": round(chosen.age(datetime.now(UTC)), 1),
+        "seconds_back": None if back is None else round(back, 1),
     }
     if known is not None:
         said["records_before"] = known.records

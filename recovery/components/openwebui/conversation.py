@@ -10,14 +10,14 @@ import json
 import math
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from recovery.components.openwebui.findings import Unanswered, away, late
+from recovery.cutoff import shut_after
 
 if TYPE_CHECKING:
     import httpx
@@ -120,7 +120,7 @@ class Conversation:
         seconds = max(min(patience, self.left()), SHORTEST)
         began = time.monotonic()
         with (
-            _shut_after(seconds, self._sockets) as cut,
+            shut_after(seconds, self._sockets) as cut,
             self._named_errors(path, seconds, lambda: cut.is_over),
             self._client.stream(
                 method,
@@ -167,61 +167,6 @@ class Conversation:
             if is_over():
                 raise Unanswered(late(f"{where} is not done within {seconds:.1f} s")) from None
             raise Unanswered(away(f"{where} hung up: {_reason(error)}")) from None
-
-
-class _Cut:
-    """The end of one request's time. ``opened``: what the conversation ever connected."""
-
-    def __init__(self, opened: list[socket.socket]) -> None:
-        self.is_over = False
-        self._is_left = False
-        self._lock = threading.Lock()
-        self._open = opened
-
-    def see(self, event: str, info: Mapping[str, Any]) -> None:
-        """Httpcore's trace: a new connection's stream is what its steps return."""
-        stream = info.get("return_value")
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")) and stream is not None:
-            self._remember(stream.get_extra_info("socket"))
-
-    def shut(self) -> None:
-        with self._lock:
-            if self._is_left:
-                return
-            self.is_over = True
-            for one in self._open:
-                _shut(one)
-
-    def leave(self) -> None:
-        """The request is over: a timer that is late must not meet the next one's connection."""
-        with self._lock:
-            self._is_left = True
-
-    def _remember(self, opened: socket.socket | None) -> None:
-        if opened is None:
-            return
-        with self._lock:
-            self._open.append(opened)
-            if self.is_over:
-                _shut(opened)
-
-
-@contextmanager
-def _shut_after(seconds: float, opened: list[socket.socket]) -> Iterator[_Cut]:
-    cut = _Cut(opened)
-    timer = threading.Timer(seconds, cut.shut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield cut
-    finally:
-        timer.cancel()
-        cut.leave()
-
-
-def _shut(opened: socket.socket) -> None:
-    with suppress(OSError):
-        opened.shutdown(socket.SHUT_RDWR)
 
 
 def _answer(response: httpx.Response, content: bytes, seconds: float) -> Answer:

@@ -13,7 +13,14 @@ import pytest
 from recovery.components.chromadb.snapshot_rollback import SnapshotRollback, snapshot_rollback
 from recovery.components.chromadb.snapshots import catalogue, staging, taking
 from recovery.components.chromadb.target import ChromaTarget
-from recovery.errors import NotCopied, NothingKept, NotReplaceable, RemedyError, TargetRefused
+from recovery.errors import (
+    NoSnapshot,
+    NotCopied,
+    NothingKept,
+    NotReplaceable,
+    RemedyError,
+    TargetRefused,
+)
 from tests.chroma import ChromaDirectory, noise
 from tests.chroma_kills import digest
 from tests.components.chromadb.test_snapshot_rollback import neighbours
@@ -148,8 +155,9 @@ def test_an_unreadable_directory_or_archive_is_named(
     found = taking.settings(directory_target)[1]
     archive = found.archive(found.snapshots()[0].name)
     shutil.move(archive, archive.with_suffix(".gone"))
-    with pytest.raises(NotCopied, match=archive.name):
+    with pytest.raises(NoSnapshot, match=f"{archive.name} is not there"):
         roll_back(directory_target, tmp_path)
+    shutil.move(archive.with_suffix(".gone"), archive)
     nowhere = directory_target.model_copy(update={"path": tmp_path / "no" / "chroma"})
     with pytest.raises((NotReplaceable, NotCopied)):
         roll_back(nowhere, tmp_path)

@@ -40,7 +40,7 @@ from tests.chroma import (
     ManagedChroma,
     ask,
     noise,
-    truncate,
+    overwrite,
 )
 from tests.journals import MemoryJournal
 from tests.waiting import until
@@ -217,7 +217,7 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(
     )
     place = catalogue.begin("newer")
     shutil.copy(catalogue.archive(older.name), place)
-    truncate(place / "data.tar.zst", 0.9)
+    overwrite(place / "data.tar.zst", bytes(100), at=older.archive_bytes // 2)
     catalogue.commit(place, newer)
     noise(chroma_directory.segment / "data_level0.bin")
 

@@ -15,9 +15,8 @@ from recovery.components.openwebui.target import OpenWebuiTarget
 from recovery.memory import TargetMemory
 from tests.components.openwebui.describing import PRIMARY, REF, described, store, with_token
 from tests.openwebui import VERSION, OpenWebui
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 from tests.upstreams import OpenAiUpstream
-from tests.web import closed_port
 
 SECONDS = 10.0
 PATIENCE = {"answer_timeout": "2s", "completion_timeout": "2s"}
@@ -382,6 +381,6 @@ def test_a_certificate_is_trusted_by_its_own_authority_alone(
 
 
 def test_nobody_there_and_nobody_listening_are_the_same(memory: TargetMemory) -> None:
-    target = described(f"http://127.0.0.1:{closed_port()}", memory)
+    target = described(f"http://127.0.0.1:{free_port()}", memory)
 
     assert probe(target, SECONDS).failure_type == "service_unavailable"

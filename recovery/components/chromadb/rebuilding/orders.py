@@ -98,7 +98,7 @@ def say(**what: Any) -> None:
 
 
 class Progress:
-    """Says how much is done, no oftener than it changes much."""
+    """Says how much is done: the whole of it at once, the way to it no oftener than one reads."""
 
     EVERY_SECONDS = 0.5
 
@@ -110,6 +110,7 @@ class Progress:
 
     def add(self, number: int) -> None:
         self._done += number
-        if time.monotonic() - self._said >= self.EVERY_SECONDS:
+        is_done = self._done >= self._total
+        if is_done or time.monotonic() - self._said >= self.EVERY_SECONDS:
             self._said = time.monotonic()
             say(doing=self._doing, percent=int(100 * self._done / self._total))

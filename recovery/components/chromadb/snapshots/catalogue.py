@@ -1,30 +1,34 @@
-"""The snapshots of one target on this host's disk: found, listed, retained.
+"""The snapshots of one target on this host's disk: found, ordered, retained.
 
-A folder counts when it has its final name and a manifest that can be read: it gets that name last.
-Everything that is being made or removed has a name that begins with a dot.
+A folder counts when it has its final name, which it gets last, a manifest that can be read, and an
+archive of the size that stands there. Everything that is being made or removed has a name that
+begins with a dot. Which one is newer is the order in which they were made, and not their dates: a
+clock may have run ahead, or been set back.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from recovery.components.chromadb.snapshots import manifest
 from recovery.components.chromadb.snapshots.manifest import Manifest
-from recovery.errors import NoSnapshot, NotCopied
+from recovery.errors import NoSnapshot, NotCopied, SnapshotDamaged
 
 MAKING = ".making-"
 REMOVING = ".removing-"
 ATTEMPT = ".attempt"
 FREE_SHARE = 0.05
 """The part of a disk that is never filled: the host needs it to live."""
+MOST_AHEAD = timedelta(minutes=1)
+"""A date that lies further ahead says nothing; a clock may be put right by less at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +38,25 @@ class Catalogue:
     directory: Path
 
     def snapshots(self) -> list[Manifest]:
-        """Newest first; what cannot be read is passed over."""
-        found = (self._read(folder) for folder in self._folders())
-        return sorted(filter(None, found), key=lambda one: (one.taken_at, one.name), reverse=True)
+        """Those that can be gone back to, the one that was made last first."""
+        return [one for one in self._described() if self._fault(one) is None]
 
-    def unreadable(self) -> list[str]:
-        """Folders that look like snapshots and are none any more."""
-        return sorted(folder.name for folder in self._folders() if self._read(folder) is None)
+    def damaged(self) -> dict[str, str]:
+        """What looks like a snapshot and is none any more: its name, and why."""
+        found = {
+            folder.name: f"its {manifest.FILE} cannot be read"
+            for folder in self._folders()
+            if self._read(folder) is None
+        }
+        for one in self._described():
+            if (fault := self._fault(one)) is not None:
+                found[one.name] = fault
+        return found
 
     def find(self, name: str) -> Manifest:
-        """Raises ``NoSnapshot``."""
+        """Raises ``NoSnapshot``, and ``SnapshotDamaged`` where it is there and of no use."""
+        if (fault := self.damaged().get(name)) is not None:
+            raise SnapshotDamaged(f"snapshot {name}: {fault}", {"snapshot": name})
         known = self.snapshots()
         for one in known:
             if one.name == name:
@@ -77,7 +90,12 @@ class Catalogue:
         return found
 
     def commit(self, place: Path, made: Manifest) -> None:
-        """Write the manifest and give the folder its name; from then on it counts."""
+        """Write the manifest and give the folder its name; from then on it counts, as the newest.
+
+        Call it with the target's lock held: it gets the next number.
+        """
+        last = max((one.sequence for one in self._described()), default=0)
+        made = made.model_copy(update={"sequence": last + 1})
         try:
             _write(place / manifest.FILE, made.model_dump_json(indent=1))
             _sync(place)
@@ -86,13 +104,29 @@ class Catalogue:
         except OSError as error:
             raise NotCopied(f"{place} cannot be finished: {error.strerror}") from error
 
-    def retain(self, keep: int) -> list[str]:
-        """Remove all but the newest; the names of those that are gone."""
-        gone = [one.name for one in self.snapshots()[keep:]]
+    def retain(self, keep: int, note: Callable[[str], object]) -> None:
+        """Remove what is older than the newest ``keep``, and say so; and what is damaged.
+
+        Those that are damaged are none of these, and go with the good ones of their age. The newest
+        good one of either kind always stays: a directory cannot go back to an export.
+        """
+        gone = self._past(keep)
         for name in gone:
             (self.directory / name).rename(self.directory / f"{REMOVING}{name}")
         self.sweep()
-        return gone
+        if gone:
+            note(f"past retention and removed: {', '.join(gone)}")
+        for name, fault in sorted(self.damaged().items()):
+            note(f"of no use any more: snapshot {name}: {fault}")
+
+    def _past(self, keep: int) -> list[str]:
+        good = self.snapshots()
+        if len(good) < keep:
+            return []
+        newest = {one.is_export: one.name for one in reversed(good)}
+        known = [one.name for one in self._described()]
+        older = known[known.index(good[keep - 1].name) + 1 :]
+        return [name for name in older if name not in newest.values()]
 
     def sweep(self) -> None:
         """Remove what a killed process left; call it with the target's lock held."""
@@ -106,9 +140,9 @@ class Catalogue:
         need_room(self.directory, size, what)
 
     def newest_age(self, now: datetime) -> float | None:
-        """Seconds since the newest was taken."""
+        """Seconds since the newest was taken; None where nobody knows."""
         known = self.snapshots()
-        return known[0].age(now) if known else None
+        return age(known[0].taken_at, now) if known else None
 
     def note_attempt(self) -> None:
         """Raises ``NotCopied``."""
@@ -119,11 +153,40 @@ class Catalogue:
             raise NotCopied(f"{self.directory} cannot be written: {error.strerror}") from error
 
     def tried_ago(self, now: datetime) -> float | None:
-        """Seconds since one was last begun, whatever became of it."""
+        """Seconds since one was last begun, whatever became of it; None where nobody knows."""
         try:
-            return max(now.timestamp() - (self.directory / ATTEMPT).stat().st_mtime, 0.0)
+            tried = (self.directory / ATTEMPT).stat().st_mtime
         except FileNotFoundError:
             return None
+        return age(datetime.fromtimestamp(tried, UTC), now)
+
+    def _described(self) -> list[Manifest]:
+        """Every manifest that can be read, the last one made first.
+
+        Those without a number are from before there were any, and have nothing but their dates.
+        """
+        now = datetime.now(UTC)
+        found = filter(None, (self._read(folder) for folder in self._folders()))
+        return sorted(
+            found,
+            key=lambda one: (
+                one.sequence,
+                age(one.taken_at, now) is not None,
+                one.taken_at,
+                one.name,
+            ),
+            reverse=True,
+        )
+
+    def _fault(self, one: Manifest) -> str | None:
+        """What a look at the archive from outside tells; digests are compared when it is used."""
+        try:
+            size = self.archive(one.name).lstat().st_size
+        except OSError as error:
+            return f"its {manifest.ARCHIVE} is not there: {error.strerror}"
+        if size != one.archive_bytes:
+            return f"its {manifest.ARCHIVE} has {size} of {one.archive_bytes} bytes"
+        return None
 
     def _folders(self) -> Iterator[Path]:
         if self.directory.is_dir():
@@ -140,6 +203,13 @@ class Catalogue:
         except (OSError, ValidationError):
             return None
         return found if found.name == folder.name else None
+
+
+def age(taken_at: datetime, now: datetime) -> float | None:
+    """Seconds; None where the date lies ahead, since a clock was wrong then, or is now."""
+    if taken_at - now > MOST_AHEAD:
+        return None
+    return max((now - taken_at).total_seconds(), 0.0)
 
 
 def need_room(place: Path, size: int, what: str) -> None:

@@ -45,9 +45,7 @@ def take(target: ChromaTarget, ref: str, catalogue: Catalogue, note: Note) -> Ma
         catalogue.sweep()
         catalogue.note_attempt()
         made = _Export(target, ref, catalogue, remaining, note).run()
-        gone = catalogue.retain(target.snapshots.keep)
-    if gone:
-        note(f"past retention and removed: {', '.join(gone)}")
+        catalogue.retain(target.snapshots.keep, note)
     return made
 
 

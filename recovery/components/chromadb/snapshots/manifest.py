@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -58,7 +57,8 @@ class StoredCollection(StrictModel):
 
 
 class Manifest(StrictModel):
-    """``schema_versions``: of each part of Chroma's database, its newest migration.
+    """``sequence``: which one it is of those of its target, counted from 1; 0: not counted yet.
+    ``schema_versions``: of each part of Chroma's database, its newest migration.
 
     ``position``: how far the log had come. ``chroma``: the version that opened and read the
     restored copy. ``server``: the version of the server that an export was read from.
@@ -68,6 +68,7 @@ class Manifest(StrictModel):
 
     format: Literal[1] = 1
     name: Name
+    sequence: int = Field(default=0, ge=0, lt=2**53)
     target: str
     taken_at: AwareDatetime
     method: Literal["quiesce", "stop", "export"]
@@ -98,6 +99,3 @@ class Manifest(StrictModel):
     @property
     def records(self) -> int:
         return sum(collection.records for collection in self.collections)
-
-    def age(self, now: datetime) -> float:
-        return max((now - self.taken_at).total_seconds(), 0.0)

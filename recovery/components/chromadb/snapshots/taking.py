@@ -91,9 +91,7 @@ def take(
                     raise
                 note(f"taken again: {error.message}")
             else:
-                gone = catalogue.retain(target.snapshots.keep)
-                if gone:
-                    note(f"past retention and removed: {', '.join(gone)}")
+                catalogue.retain(target.snapshots.keep, note)
                 return made
     raise AssertionError("unreachable")
 
@@ -224,7 +222,10 @@ def _is_orphaned(name: str, known: Contents) -> bool:
 
 
 def is_due(target: ChromaTarget, now: datetime) -> bool:
-    """Whether the policy's interval has passed since the newest; raises ``NotConfigured``."""
+    """Whether the policy's interval has passed since the newest; where nobody knows, it is due.
+
+    Raises ``NotConfigured``.
+    """
     interval = target.snapshots.interval
     if interval is None:
         return False

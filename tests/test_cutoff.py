@@ -1,4 +1,4 @@
-"""A conversation's end of time, where it meets the next request."""
+"""The end of one request's time, where it meets the next request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 
-from recovery.components.openwebui.conversation import _shut_after
+from recovery.cutoff import shut_after
 
 
 class Slow(socket.socket):
@@ -26,7 +26,7 @@ def test_the_end_of_one_request_never_shuts_the_connection_of_the_next() -> None
     opened: list[socket.socket] = [slow]
     before = set(threading.enumerate())
 
-    with _shut_after(0.01, opened):
+    with shut_after(0.01, opened):
         assert slow.entered.wait(60)
         (timer,) = set(threading.enumerate()) - before
     of_the_next, peer = socket.socketpair()
