@@ -22,9 +22,9 @@ def undo(target: ChromaTarget, parameters: SnapshotRollback, journal: Journal, k
     written since and that may not be undone with it.
     """
     if "path" not in kept.facts:
-        from recovery.components.chromadb import served_rollback
+        from recovery.components.chromadb import served_replacement
 
-        served_rollback.undo(target, journal, kept)
+        served_replacement.undo(target, journal, kept)
         return
     if target.path is None:
         raise NotConfigured("the target has no path any more", {"key": "path"})
@@ -42,9 +42,9 @@ def undo(target: ChromaTarget, parameters: SnapshotRollback, journal: Journal, k
 
 def discard(target: ChromaTarget, _parameters: SnapshotRollback, kept: Kept) -> None:
     """Remove the directory or the collections that were put aside."""
-    from recovery.components.chromadb import served_rollback
+    from recovery.components.chromadb import served_replacement
 
-    served_rollback.discard(target, kept)
+    served_replacement.discard(target, kept)
     aside = kept.facts.get("aside")
     if aside is not None and kept.recovery_id in aside:
         swap.remove(Path(aside))

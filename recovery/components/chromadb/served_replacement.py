@@ -7,11 +7,11 @@ goes wrong afterwards gives every name back.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from recovery.components.chromadb import sampling, served_swap
+from recovery.components.chromadb import answers, exclusive, sampling, served_swap
 from recovery.components.chromadb.api import ServedCollection
 from recovery.components.chromadb.editing import NUMBER_BYTES, ChromaEditor, Listed, Records, heard
 from recovery.components.chromadb.findings import Budget, Examined
@@ -20,13 +20,20 @@ from recovery.components.chromadb.served_swap import ServedSwap
 from recovery.components.chromadb.swap import Place
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import RemedyError, StillUnhealthy
-from recovery.strategy import Journal
+from recovery.strategy import Journal, Kept
 
+BUSY_SECONDS = 10.0
+"""How long another repair or snapshot on this host may hold up one of these."""
+LOOK_SECONDS = 10.0
+"""How long one collection may be looked at, to see whether it is damaged."""
+DIED_SECONDS = 15.0
+"""How long a server that died of being looked at is waited for."""
 BACK_SECONDS = 60.0
 """What going back may take, whatever time is left."""
 VERIFY_SECONDS = 60.0
 REQUEST_BYTES = 16 * 1024 * 1024
 """What one request may carry: a server refuses 40 MB."""
+RELOAD = "reload_collections"
 SAMPLE = 64
 CLOSE = 1e-3
 
@@ -115,7 +122,7 @@ def look(target: ChromaTarget, editor: ChromaEditor, listed: Listed, seconds: fl
     """Whether a collection gives back what it holds. Raises what the server's silence means."""
     with heard():
         return sampling.examine(
-            ServedCollection(editor, listed),
+            ServedCollection(editor, editor.understood(answers.one, listed)),
             Budget(seconds),
             at_least=target.collections.get(listed["name"], 0),
             latency_ms=float("inf"),
@@ -139,9 +146,14 @@ class Sample:
         self._given: dict[str, list[float]] = {}
 
     def take(self, page: Records) -> None:
-        """The first of each page, as long as there is room."""
-        if page["ids"] and len(self._given) < SAMPLE:
-            self._given[page["ids"][0]] = list(page["embeddings"][0])
+        """The first of each page, as long as there is room; and what was taken before, anew."""
+        for number, (name, vector) in enumerate(zip(page["ids"], page["embeddings"], strict=True)):
+            if name in self._given or (number == 0 and len(self._given) < SAMPLE):
+                self._given[name] = list(vector)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        for name in ids:
+            self._given.pop(name, None)
 
     def compare(self, editor: ChromaEditor, listed: Listed) -> None:
         """Raises ``StillUnhealthy``."""
@@ -165,6 +177,31 @@ def portions(page: Records) -> Iterator[Records]:
         size += weight
     if part:
         yield _columns(page, part)
+
+
+def undo(target: ChromaTarget, journal: Journal, kept: Kept) -> None:
+    """Every collection from before has its name again; what had it meanwhile is beside it.
+
+    Raises ``WouldOverwrite`` where that one was written to since, ``NotKept`` where the one from
+    before is gone.
+    """
+    patience = min(BUSY_SECONDS, journal.remaining())
+    with (
+        exclusive.alone_on_server(target, patience),
+        ChromaEditor.of(target, journal.remaining()) as editor,
+    ):
+        if not journal.dry_run:
+            served_swap.settle(editor, journal)
+        served_swap.undo(editor, journal, kept)
+    journal.tell_applications("applications asked to get their collections anew", RELOAD)
+
+
+def discard(target: ChromaTarget, kept: Kept) -> None:
+    """Delete what was put aside. Raises what the server's silence means; then it is tried later."""
+    if target.server is None or not served_swap.is_kept(kept):
+        return
+    with ChromaEditor.of(target, BACK_SECONDS) as editor:
+        served_swap.discard(editor, kept)
 
 
 def _columns(page: Records, rows: list[tuple[Any, ...]]) -> Records:

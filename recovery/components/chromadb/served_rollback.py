@@ -13,10 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recovery.components.chromadb import exclusive, served_swap, starting, view
+from recovery.components.chromadb import exclusive, starting, view
 from recovery.components.chromadb.editing import EVERYTHING, ChromaEditor, Listed, Records
 from recovery.components.chromadb.served_replacement import (
-    BACK_SECONDS,
+    BUSY_SECONDS,
+    DIED_SECONDS,
+    LOOK_SECONDS,
+    RELOAD,
     Replacement,
     Sample,
     look,
@@ -25,7 +28,7 @@ from recovery.components.chromadb.served_replacement import (
 )
 from recovery.components.chromadb.served_swap import Content
 from recovery.components.chromadb.snapshots import archive, records
-from recovery.components.chromadb.snapshots.catalogue import Catalogue, need_room
+from recovery.components.chromadb.snapshots.catalogue import Catalogue, age, need_room
 from recovery.components.chromadb.snapshots.manifest import Manifest, StoredCollection
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import (
@@ -36,17 +39,13 @@ from recovery.errors import (
     TargetRefused,
     TargetUnreachable,
 )
-from recovery.strategy import Journal, Kept
+from recovery.strategy import Journal
 
 if TYPE_CHECKING:
     from recovery.components.chromadb.snapshot_rollback import RollbackScope, SnapshotRollback
 
-BUSY_SECONDS = 10.0
-LOOK_SECONDS = 10.0
-"""How long one collection may be looked at, to see whether it is damaged."""
-DIED_SECONDS = 15.0
-"""How long a server that died of being looked at is waited for."""
-RELOAD = "reload_collections"
+SALVAGE_PAGE = 200
+"""An unreadable record costs its page: small ones lose less by it."""
 
 
 @dataclass(slots=True)
@@ -100,7 +99,7 @@ class ServedRollback:
             collections=", ".join(swap.name for swap in replacement.done),
             records=sum(swap.content.records for swap in replacement.done),
             records_before=before,
-            seconds_back=round(chosen.age(datetime.now(UTC)), 1),
+            seconds_back=_seconds_back(chosen),
         )
 
     def _candidates(self) -> list[Manifest]:
@@ -275,37 +274,14 @@ class ServedRollback:
             snapshot=chosen.name,
             records=sum(one.records for one in wanted),
             records_before=self._count(editor, wanted),
-            seconds_back=round(chosen.age(datetime.now(UTC)), 1),
+            seconds_back=_seconds_back(chosen),
         )
         for one in wanted:
             self.journal.change(f"{one.name}: restored beside the old one", lambda: None)
             self.journal.change(f"{one.name}: new collection in place of the old one", lambda: None)
 
 
-SALVAGE_PAGE = 200
-"""An unreadable record costs its page: small ones lose less by it."""
-
-
-def undo(target: ChromaTarget, journal: Journal, kept: Kept) -> None:
-    """Every collection from before has its name again; what had it meanwhile is beside it.
-
-    Raises ``WouldOverwrite`` where that one was written to since, ``NotKept`` where the one from
-    before is gone.
-    """
-    patience = min(BUSY_SECONDS, journal.remaining())
-    with (
-        exclusive.alone_on_server(target, patience),
-        ChromaEditor.of(target, journal.remaining()) as editor,
-    ):
-        if not journal.dry_run:
-            served_swap.settle(editor, journal)
-        served_swap.undo(editor, journal, kept)
-    journal.tell_applications("applications asked to get their collections anew", RELOAD)
-
-
-def discard(target: ChromaTarget, kept: Kept) -> None:
-    """Delete what was put aside. Raises what the server's silence means; then it is tried later."""
-    if target.server is None or not served_swap.is_kept(kept):
-        return
-    with ChromaEditor.of(target, BACK_SECONDS) as editor:
-        served_swap.discard(editor, kept)
+def _seconds_back(chosen: Manifest) -> float | None:
+    """None where a clock was wrong."""
+    passed = age(chosen.taken_at, datetime.now(UTC))
+    return None if passed is None else round(passed, 1)

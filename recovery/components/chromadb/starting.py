@@ -47,7 +47,7 @@ def await_answer(target: ChromaTarget, journal: Journal, patience: float = 0.0) 
     Raises ``TargetUnreachable`` where it stays away for ``patience`` seconds.
     """
     within = Deadline(min(patience, journal.remaining()))
-    while (summary := _is_silent(target)) is not None:
+    while (summary := is_silent(target)) is not None:
         if not journal.dry_run and has_ended(target, journal):
             start(target, journal)
             return
@@ -57,7 +57,7 @@ def await_answer(target: ChromaTarget, journal: Journal, patience: float = 0.0) 
         time.sleep(min(PAUSE, journal.remaining()))
 
 
-def _is_silent(target: ChromaTarget) -> str | None:
+def is_silent(target: ChromaTarget) -> str | None:
     """What it means that the server does not answer; None where it does, whatever it says."""
     from recovery.components.chromadb import served
     from recovery.components.chromadb.findings import Budget

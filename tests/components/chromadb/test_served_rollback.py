@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 from recovery.components.chromadb.editing import ChromaEditor
 from recovery.components.chromadb.probe import probe
 from recovery.components.chromadb.rollback_undo import discard, undo
-from recovery.components.chromadb.served_replacement import Replacement
 from recovery.components.chromadb.snapshot_rollback import (
     RollbackScope,
     SnapshotRollback,
@@ -40,17 +37,15 @@ from tests.chroma import (
     truncate,
 )
 from tests.chroma_child import vectors
+from tests.components.chromadb.serving import SECONDS, beside, damaged, killed, names
 from tests.journals import MemoryJournal
 
-SECONDS = 180.0
 REF = "chromadb/default"
 LOADS_NOT = tuple(
     damage
     for damage in INDEX_DAMAGES
     if damage.name in ("pickle truncated", "segment folder deleted")
 )
-
-_fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="session")
@@ -94,13 +89,6 @@ def editor(target: ChromaTarget) -> Iterator[ChromaEditor]:
         yield editor
 
 
-def damaged(server: ServedChroma, damage: Callable[[ChromaDirectory], object]) -> None:
-    """Broken on the disk while the server is down, as it shows after a restart."""
-    server.stop()
-    damage(server.directory)
-    server.start()
-
-
 def journal_of(state: Path, **said: Any) -> MemoryJournal:
     return MemoryJournal(state, **{"seconds": SECONDS, **said})
 
@@ -120,14 +108,6 @@ def back(target: ChromaTarget, state: Path, **said: Any) -> MemoryJournal:
     journal = journal_of(state, recovery_id="undo", **said)
     undo(target, SnapshotRollback(), journal, MemoryJournal(state).keep())
     return journal
-
-
-def names(editor: ChromaEditor) -> dict[str, str]:
-    return {found["name"]: found["id"] for found in editor.all()}
-
-
-def beside(editor: ChromaEditor, kind: str) -> list[str]:
-    return [name for name in names(editor) if f".{kind}." in name]
 
 
 def well(target: ChromaTarget) -> bool:
@@ -347,35 +327,6 @@ def test_killed_anywhere_the_next_attempt_completes(
     (aside,) = beside(editor, "aside")
     assert after[aside] == before["docs"]
     assert set(after) == {"docs", "notes", "empty", aside}
-
-
-def killed(act: Callable[[], object], moment: str) -> None:
-    """In a process of its own, which gets SIGKILL once it is there."""
-    reached = _fork.Event()
-    rename = ChromaEditor.rename
-
-    def stand_still() -> None:
-        reached.set()
-        time.sleep(600)
-
-    def renamed(editor: ChromaEditor, identity: str, name: str) -> None:
-        rename(editor, identity, name)
-        if ".aside." in name:
-            stand_still()
-
-    def run() -> None:
-        # This process is nobody else's, so that nothing needs to be put back.
-        if moment == "aside":
-            ChromaEditor.rename = renamed  # type: ignore[method-assign]
-        else:
-            Replacement.has = lambda *_: stand_still()  # type: ignore[method-assign]
-        act()
-
-    process = _fork.Process(target=run)
-    process.start()
-    assert reached.wait(240)
-    process.kill()
-    process.join()
 
 
 def test_a_directory_is_not_taken_back_in_part(directory_target: ChromaTarget) -> None:
