@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from recovery import approvals, audit, holdings, producer, reconcile
+from recovery import approvals, audit, holdings, producer, reconcile, rehearsals
 from recovery.strategy import COMPONENTS
 from workers import context, orphans
 from workers.app import app
@@ -32,6 +32,7 @@ def reconcile_leases() -> int:
             log.warning("sent again", recovery_id=assignment.recovery_id, target=str(target))
             producer.assign(assignment, policy, app)
         settled += 1
+    settled += rehearsals.end_rehearsals(control, policy)
     if settled:
         # What was given up has an alert, which must not wait for the next tick.
         nudge_notify()

@@ -2,6 +2,8 @@
 -- Not while somebody still looks at it or repairs it: that host has another policy, for now.
 -- ARGV: prefix, target, is audited (0|1)
 -- answers 1 where it is forgotten
+-- include audit
+-- include mode
 local target = ARGV[2]
 is_audited = ARGV[3] == '1'
 if redis.call('EXISTS', key('observation', target), key('lease', target)) > 0 then return 0 end

@@ -2,6 +2,7 @@
 -- ARGV: prefix, scope, what is said while it is off ('': on again), ms (0: until it is switched on),
 --       entry, is audited (0|1)
 -- answers 1 where it changed something
+-- include audit
 local scope, said, lasts, entry = ARGV[2], ARGV[3], ms(ARGV[4]), ARGV[5]
 is_audited = ARGV[6] == '1'
 local held_at = key('disabled', scope)

@@ -190,7 +190,8 @@ def test_what_was_refused_is_shown_by_its_id_too(stack: Stack, fleet: Fleet) -> 
     fleet.start()
     recovery(stack, "disable", "--component", "redis", "--reason", "night")
     recovery(stack, "recover", "--component", "redis", "--strategy", "reconnect", "--wait")
-    (entry,) = json.loads(recovery(stack, "history", "--json").stdout)
+    trail = json.loads(recovery(stack, "history", "--json").stdout)
+    (entry,) = [one for one in trail if one["result"] == "refused"]
 
     told = recovery(stack, "history", entry["id"][:8])
 
@@ -215,3 +216,15 @@ def test_the_only_target_of_a_component_needs_no_name(tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert "target: redis/cache" in answer.output
     assert "probe: connection_error" in answer.output
+
+
+def test_a_control_plane_that_is_away_is_said_with_where_it_should_be(stack: Stack) -> None:
+    stack.environ["RECOVERY_REDIS_URL"] = "redis://:secret@127.0.0.1:1/0"
+    configured = recovery(stack, "status")
+    del stack.environ["RECOVERY_REDIS_URL"]
+    embedded = recovery(stack, "status")
+
+    assert "RECOVERY_REDIS_URL leads to redis://127.0.0.1:1/0" in configured.stderr
+    assert "secret" not in configured.stdout + configured.stderr
+    assert "recovery up" in embedded.stderr
+    assert stack.environ["RECOVERY_STATE_DIR"] in embedded.stderr
