@@ -127,7 +127,7 @@ def deny(
 
 
 def follow(control: ControlPlane, policy: Policy, recovery_id: str) -> Dispatched | None:
-    """Carry out what was decided; None for a denial. May be repeated: it runs once.
+    """Carry out what was decided; None where it ends unrun. May be repeated: it runs once.
 
     An approved recovery passes the gate like any other. Where the gate refuses it now, the
     approval stands and the reconcile task asks again until it expires.
@@ -137,6 +137,14 @@ def follow(control: ControlPlane, policy: Policy, recovery_id: str) -> Dispatche
         why = f": {record.decided_why}" if record.decided_why else ""
         outcome = Outcome(
             result=Result.DENIED, error="denied", detail=f"denied by {record.decided_by}{why}"
+        )
+        conclude(control, policy, record, outcome, NO_LEASE)
+        return None
+    if not policy.serves(record.target, record.strategy):
+        outcome = Outcome(
+            result=Result.WITHDRAWN,
+            error=Result.WITHDRAWN.value,
+            detail=f"the policy no longer has {record.strategy} for {record.target}",
         )
         conclude(control, policy, record, outcome, NO_LEASE)
         return None

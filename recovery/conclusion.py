@@ -36,12 +36,16 @@ def conclude(
 
     ``token`` is the lease's fence, or ``NO_LEASE``, ``STALE_LEASE`` for a holder taken for dead,
     or ``ADOPTED`` for what a host did while the control plane was away.
-    Saying it twice changes nothing the second time.
+    Saying it twice changes nothing the second time. What the policy has no longer is concluded,
+    too: by everybody's rules.
     """
     target = recovery.target
-    strategy = policy.strategy(target.component, recovery.strategy)
-    mode = policy.degraded_mode(target)
-    if outcome.result is Result.REROUTED and not strategy.parameters.sets_degraded_mode:
+    is_served = policy.serves(target, recovery.strategy)
+    strategy = policy.strategy(target.component, recovery.strategy) if is_served else None
+    limits = policy.limits(target) if is_served else policy.everybodys_limits
+    mode = policy.degraded_mode(target) if strategy else None
+    is_detour = outcome.result is Result.REROUTED
+    if is_detour and strategy and not strategy.parameters.sets_degraded_mode:
         mode = None
     past = {
         "strategy": recovery.strategy,
@@ -60,12 +64,12 @@ def conclude(
         json.dumps(outcome.as_dict(), separators=(",", ":")),
         json.dumps(past, separators=(",", ":")),
         f"{outcome.duration:.6f}",
-        int(policy.limits(target).cooldown_seconds * 1000),
+        int(limits.cooldown_seconds * 1000),
         _as_json(mode),
         policy.escalation.failures_for_level_3,
-        _why_a_person(strategy, outcome),
+        _why_a_person(strategy, outcome) if strategy else "",
         RECORD_TTL_SECONDS,
-        policy.severity(target.component, recovery.strategy),
+        policy.severity(target.component, recovery.strategy) if strategy else "",
         ",".join(str(bound) for bound in DURATION_BUCKETS),
     )
     return Conclusion(answer)

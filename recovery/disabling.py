@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recovery.controlplane import reachable
 from recovery.events import TargetRef
 from recovery.strategy import COMPONENTS, unknown
-from recovery.text import readable
+from recovery.text import plain, readable
 
 if TYPE_CHECKING:
     from recovery.config import Policy
@@ -38,33 +38,55 @@ class Disabled:
 
 
 def scope_of(policy: Policy, component: str | None, target: str | None) -> str:
-    """The name of a scope; raises ``InvalidEvent`` where the policy knows no such thing."""
+    """The name of a scope; raises ``InvalidEvent`` where the policy knows no such thing.
+
+    A target may be said with its component, as ``redis/cache``; without one it is nobody's.
+    """
+    if target is not None:
+        ref = TargetRef.named(target, component)
+        if ref.component not in COMPONENTS:
+            raise unknown("component", ref.component, COMPONENTS)
+        policy.target(ref)
+        return str(ref)
     if component is None:
         return EVERYTHING
     if component not in COMPONENTS:
         raise unknown("component", component, COMPONENTS)
-    if target is None:
-        return component
-    ref = TargetRef(component, target.partition("/")[2] or target)
-    policy.target(ref)
-    return str(ref)
+    return component
 
 
 def disable(
-    control: ControlPlane, scope: str, *, by: str, reason: str, seconds: float | None
+    control: ControlPlane,
+    policy: Policy,
+    scope: str,
+    *,
+    by: str,
+    reason: str,
+    seconds: float | None,
 ) -> None:
     """Refuse every event of a scope, for some seconds or until ``enable``; running ones finish."""
-    text = json.dumps({"by": readable(by), "reason": readable(reason)})
-    with reachable():
-        control.redis.set(
-            control.key("disabled", scope), text, px=int(seconds * 1000) if seconds else None
-        )
+    said = json.dumps({"by": readable(by), "reason": readable(reason)})
+    lasts = max(int(seconds * 1000), 1) if seconds else 0
+    _switch(control, policy, scope, "disabled", said, lasts, by=by, reason=reason, seconds=seconds)
 
 
-def enable(control: ControlPlane, scope: str) -> bool:
+def enable(control: ControlPlane, policy: Policy, scope: str, *, by: str, reason: str = "") -> bool:
     """False where the scope was not disabled."""
-    with reachable():
-        return bool(control.redis.delete(control.key("disabled", scope)))
+    return _switch(control, policy, scope, "enabled", "", 0, by=by, reason=reason)
+
+
+def _switch(  # noqa: PLR0917 - called in two places, right above
+    control: ControlPlane,
+    policy: Policy,
+    scope: str,
+    result: str,
+    said: str,
+    lasts_ms: int,
+    **facts: str | float | None,
+) -> bool:
+    entry = {"target": scope, "result": result} | {name: v for name, v in facts.items() if v}
+    text = json.dumps(plain(entry), separators=(",", ":"), ensure_ascii=False)
+    return bool(control.run("switch", scope, said, lasts_ms, text, int(policy.audit.enabled)))
 
 
 def disabled(control: ControlPlane, policy: Policy) -> tuple[Disabled, ...]:

@@ -131,6 +131,22 @@ class TargetRef:
         component, _, name = text.partition("/")
         return cls(component, name or "default")
 
+    @classmethod
+    def named(cls, name: str, component: str | None = None) -> Self:
+        """As people name one: ``redis/cache``, or ``cache`` beside its component.
+
+        Raises ``InvalidEvent`` where the two differ, or nobody says the component.
+        """
+        of, _, short = name.rpartition("/")
+        if not of and component is None:
+            raise InvalidEvent(
+                f"of which component is {name!r}? Write component/target, as redis/cache",
+                {"field": "target", "value": name},
+            )
+        if of and component not in (None, of):
+            raise InvalidEvent(f"{name} is no target of {component}", {"field": "target"})
+        return cls(of or str(component), short)
+
     def __str__(self) -> str:
         return f"{self.component}/{self.name}"
 

@@ -7,7 +7,7 @@ it has no field for a path, a command, a container or a credential.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError
@@ -19,6 +19,9 @@ from recovery.strategy import COMPONENTS, StrictModel, find_component, unknown
 
 if TYPE_CHECKING:
     from recovery.config import Policy
+    from recovery.strategy import TargetModel
+
+DEFAULT_TARGET = "default"
 
 MAX_BYTES = 16 * 1024
 """Size cap of one message's arguments as JSON; figures of a probe take some hundred bytes."""
@@ -157,21 +160,48 @@ def _check_undo(checked: EventMessage) -> None:
         )
 
 
+def target_of(policy: Policy, component: str, name: str | None) -> TargetRef:
+    """The configured target of that name; without one ``default``, or the only one that there is.
+
+    Raises ``InvalidEvent``.
+    """
+    if component not in COMPONENTS:
+        raise unknown("component", component, COMPONENTS)
+    return _only(component, _named(policy, component, name))
+
+
+def _named(policy: Policy, component: str, name: str | None) -> Mapping[str, TargetModel]:
+    """The targets that a name, also one as ``redis/cache``, may mean; without one all of them."""
+    targets = policy.component(component).targets
+    if name is None:
+        return targets
+    if "/" in name:
+        ref = TargetRef.parse(name)
+        if ref.component != component:
+            raise unknown("target", name, (f"{component}/{known}" for known in targets))
+        name = ref.name
+    if name not in targets:
+        raise unknown("target", name, targets)
+    return {name: targets[name]}
+
+
+def _only(component: str, candidates: Collection[str]) -> TargetRef:
+    if len(candidates) > 1 and DEFAULT_TARGET not in candidates:
+        raise InvalidEvent(
+            f"name one of the {component} targets: {', '.join(sorted(candidates))}",
+            {"field": "target", "allowed": sorted(candidates)},
+        )
+    picked = DEFAULT_TARGET if DEFAULT_TARGET in candidates else next(iter(candidates))
+    return TargetRef(component, picked)
+
+
 def _pick_target(checked: EventMessage, policy: Policy) -> tuple[TargetRef, dict[str, Any]]:
     """The event's target and what remains of its context once the target is picked."""
-    targets = policy.component(checked.component).targets
+    candidates = _named(policy, checked.component, checked.target)
     context = dict(checked.context)
     chosen = {name: context.pop(name) for name in _selectors(checked.component) if name in context}
-    name = checked.target
-    if name is not None and "/" in name:
-        ref = TargetRef.parse(name)
-        if ref.component != checked.component:
-            raise unknown("target", name, (f"{checked.component}/{known}" for known in targets))
-        name = ref.name
-    if name is not None and name not in targets:
-        raise unknown("target", name, targets)
-    candidates = targets if name is None else {name: targets[name]}
     if chosen:
+        targets = policy.component(checked.component).targets
         candidates = {n: t for n, t in candidates.items() if t.is_selected_by(chosen)}
         if not candidates:
             raise InvalidEvent(
@@ -179,14 +209,7 @@ def _pick_target(checked: EventMessage, policy: Policy) -> tuple[TargetRef, dict
                 f"only pick a configured target: {', '.join(sorted(targets))}",
                 {"field": "context", "allowed": sorted(targets)},
             )
-    if len(candidates) > 1 and "default" not in candidates:
-        raise InvalidEvent(
-            f"the event must name one of several {checked.component} targets: "
-            f"{', '.join(sorted(candidates))}",
-            {"field": "target", "allowed": sorted(candidates)},
-        )
-    picked = "default" if "default" in candidates else next(iter(candidates))
-    return TargetRef(checked.component, picked), context
+    return _only(checked.component, candidates), context
 
 
 def _selectors(component: str) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ LIFE_SECONDS = 3600.0
 
 
 EVENT_SECONDS = 600.0
-"""After how long an event that nobody has decided on is taken for lost, and sent again."""
+"""After how long the event of a failure that goes on is sent anew, whatever became of the last one.
+One on which nobody decided is sent again within seconds, as itself."""
 
 BELIEVED_SECONDS = 30.0
 """How long a target counts as failing without another look, at least; three intervals else."""

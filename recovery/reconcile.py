@@ -44,6 +44,9 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
     A busy worker has ``queue_wait_seconds`` to take what waits; a queue that nobody consumes is
     given up after ``ABSENT_SECONDS``.
     """
+    if (departed := _departed(control, policy, target)) is not None:
+        _withdraw(control, policy, departed)
+        return ()
     answer, recovery_id, strategy = _look(control, policy, target, ABSENT_SECONDS)
     if answer == "absent":
         if nobody := registry.complaint(control, _queue(control, policy, target, recovery_id)):
@@ -71,6 +74,45 @@ def settle(control: ControlPlane, policy: Policy, target: TargetRef) -> tuple[As
             ),
         )
     return ()
+
+
+def _departed(control: ControlPlane, policy: Policy, target: TargetRef) -> records.Recovery | None:
+    """The recovery that holds a target's lease, where the policy has one of the two no longer."""
+    with reachable():
+        recovery_id = control.redis.hget(control.key("lease", target), "id")
+    try:
+        record = records.load(control, recovery_id) if recovery_id else None
+    except UnknownRecovery:
+        return None
+    return record if record and not policy.serves(target, record.strategy) else None
+
+
+def _withdraw(control: ControlPlane, policy: Policy, record: records.Recovery) -> None:
+    """Whoever has read a newer policy, or an older one, gets the time to take it."""
+    waited = (control.now_ms() - record.received_ms) / 1000
+    if waited < policy.everybodys_limits.queue_wait_seconds:
+        return
+    outcome = Outcome(
+        result=Result.WITHDRAWN,
+        error=Result.WITHDRAWN.value,
+        detail=f"the policy no longer has {record.strategy} for {record.target}",
+    )
+    _give_up(control, policy, record.id, outcome)
+
+
+def forget_departed(control: ControlPlane, policy: Policy) -> int:
+    """End the degraded modes, levels and routes of targets that left the policy; how many did."""
+    known = {str(ref) for ref in policy.target_refs()}
+    states = control.key("target", "")
+    with reachable():
+        held = {
+            *control.redis.hkeys(control.key("degraded")),
+            *control.redis.hkeys(control.key("routes")),
+        }
+        held |= {name.removeprefix(states) for name in control.redis.scan_iter(f"{states}*", 1000)}
+    return sum(
+        control.run("forget", name, int(policy.audit.enabled)) for name in sorted(held - known)
+    )
 
 
 def _look(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from recovery.controlplane import reachable
-from recovery.errors import UnknownRecovery
+from recovery.errors import InvalidEvent, UnknownRecovery
 from recovery.events import (
     Decision,
     FailureEvent,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from recovery.controlplane import ControlPlane
 
 _POLL_SECONDS = 0.05
+_GLOB = re.compile(r"[*?\[\]^\\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,25 @@ class Recovery:
             decided_why=stored.get("decided_why"),
             forced="forced" in stored,
         )
+
+
+def find(control: ControlPlane, beginning: str) -> str:
+    """The full id of the one recovery whose id begins so; what begins none is answered as it is.
+
+    Walks through the keys of the control plane, so this is for a person who waits for it. Raises
+    ``InvalidEvent`` where several begin so.
+    """
+    prefix = control.key("recovery", "")
+    literal = _GLOB.sub(r"\\\g<0>", prefix + beginning)
+    with reachable():
+        if control.redis.exists(prefix + beginning):
+            return beginning
+        found = {key.removeprefix(prefix) for key in control.redis.scan_iter(f"{literal}*", 1000)}
+    if len(found) > 1:
+        raise InvalidEvent(
+            f"{beginning!r} begins the ids of {len(found)} recoveries", {"allowed": sorted(found)}
+        )
+    return found.pop() if found else beginning
 
 
 def load(control: ControlPlane, recovery_id: str) -> Recovery:

@@ -21,6 +21,7 @@ from recovery.admission import RECORD_TTL_SECONDS
 from recovery.controlplane import reachable
 from recovery.errors import ControlPlaneUnavailable, InvalidEvent, RemedyError, TargetBusy
 from recovery.events import TargetRef
+from recovery.messages import target_of
 
 if TYPE_CHECKING:
     from recovery.components.chromadb.snapshots.manifest import Manifest
@@ -139,15 +140,13 @@ def refs(policy: Policy) -> tuple[TargetRef, ...]:
     return tuple(ref for ref in policy.target_refs() if ref.component == COMPONENT)
 
 
-def ref_of(policy: Policy, component: str, name: str) -> TargetRef:
+def ref_of(policy: Policy, component: str, name: str | None) -> TargetRef:
     """Raises ``InvalidEvent`` where there is no such target, or none that has snapshots."""
     if component != COMPONENT:
         raise InvalidEvent(
             f"{component} has no snapshots", {"field": "component", "allowed": [COMPONENT]}
         )
-    ref = TargetRef(component, name.partition("/")[2] or name)
-    policy.target(ref)
-    return ref
+    return target_of(policy, component, name)
 
 
 def _target(policy: Policy, ref: TargetRef) -> ChromaTarget:

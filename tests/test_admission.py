@@ -87,13 +87,15 @@ def test_force_never_passes_a_live_lease(stack: Stack) -> None:
 
 @pytest.mark.parametrize("scope", ["all", "redis", "redis/default"])
 def test_a_disabled_scope_refuses_with_who_and_why(stack: Stack, scope: str) -> None:
-    disabling.disable(stack.control, scope, by="eva", reason="maintenance", seconds=60)
+    disabling.disable(
+        stack.control, stack.policy, scope, by="eva", reason="maintenance", seconds=60
+    )
 
     refused = admit(stack, "a")
 
     assert refused.reason is Refusal.DISABLED
     assert "maintenance" in refused.detail
-    disabling.enable(stack.control, scope)
+    disabling.enable(stack.control, stack.policy, scope, by="max")
     assert admit(stack, "b").admitted
 
 

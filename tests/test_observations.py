@@ -219,6 +219,29 @@ def test_a_failure_sends_one_event_and_none_while_it_is_being_decided(watcher: W
     assert [watcher.fails(wants_event=True).event_id for _ in range(5)] == [None] * 5
 
 
+def test_an_event_on_which_nobody_decided_is_sent_again_as_itself_and_ever_more_rarely(
+    watcher: Watcher,
+) -> None:
+    seen = watcher.control.key("observation", TARGET)
+
+    def after(seconds: float) -> str | None:
+        event_ms = watcher.control.now_ms() - int(seconds * 1000)
+        watcher.control.redis.hset(seen, "event_ms", event_ms)
+        return watcher.fails(times=1, wants_event=True).event_id
+
+    sent = watcher.fails(wants_event=True).event_id
+    assert sent
+
+    assert [after(5), after(12), after(12), after(25), after(25)] == [None, sent, None, sent, None]
+
+    watcher.turn({"cooldown_seconds": 300, "max_attempts_per_hour": 1})
+    watcher.control.redis.zadd(watcher.control.key("attempts", TARGET), {"x": 9e15})
+    assert watcher.ask(sent).reason is Refusal.LIMIT
+    assert after(500) is None, "the gate has decided"
+    watcher.control.redis.hset(seen, "retry_ms", 1)
+    assert after(1) not in (None, sent)
+
+
 def test_no_event_is_sent_while_somebody_repairs_or_the_target_cools_down(watcher: Watcher) -> None:
     sent = watcher.fails(wants_event=True).event_id or ""
     assert watcher.ask(sent).admitted

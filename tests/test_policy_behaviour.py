@@ -19,6 +19,7 @@ from recovery import (
     modes,
     reconcile,
     registry,
+    rehearsals,
 )
 from recovery.admission import Mode, ask
 from recovery.components.redis.probe import probe
@@ -182,6 +183,25 @@ def test_a_queue_that_nobody_consumes_is_given_up_long_before_a_busy_worker_is(
     assert "no live worker consumes queue redis" in outcome.detail
     (level,) = [alert for alert in gate.alerts() if alert["kind"] == "level"]
     assert level["why"] == outcome.detail
+
+
+def test_a_rehearsal_that_nobody_takes_or_finishes_ends(gate: Gate) -> None:
+    gate.turn(recovery={"queue_wait_seconds": 0.001}, reconnect={"timeout_seconds": 0.001})
+    for identity in ("killed", "waiting"):
+        gate.ask(identity, mode=Mode.REHEARSE)
+        gate.control.redis.zadd(gate.control.key("rehearsals"), {identity: 1})
+    claim(gate.control, Assignment(recovery_id="killed", target=TARGET, strategy="reconnect"), "w")
+    gate.control.redis.zadd(gate.control.key("rehearsals"), {"nobody's": 1})
+
+    until(lambda: rehearsals.end_rehearsals(gate.control, gate.policy) == 0)
+
+    killed, waiting = (load(gate.control, identity).outcome for identity in ("killed", "waiting"))
+    assert killed is not None
+    assert (killed.result, killed.error) == (Result.DRY_RUN, "worker_lost")
+    assert waiting is not None
+    assert waiting.result is Result.UNCLAIMED
+    assert not gate.control.redis.exists(gate.control.key("rehearsals"))
+    assert "level" not in {alert["kind"] for alert in gate.alerts()}
 
 
 def test_a_target_may_let_a_strategy_run_without_a_person(gate: Gate) -> None:
@@ -384,7 +404,7 @@ def test_a_subscriber_hears_of_a_mode_that_begins_and_ends(gate: Gate) -> None:
 
 
 def test_a_disabled_scope_ends_by_itself(gate: Gate) -> None:
-    disabling.disable(gate.control, "redis", by="eva", reason="night", seconds=0.05)
+    disabling.disable(gate.control, gate.policy, "redis", by="eva", reason="night", seconds=0.05)
     assert gate.ask("1").reason is Refusal.DISABLED
 
     assert until(lambda: gate.ask("2").admitted)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recovery import registry
+from recovery import modes, registry
 from recovery.events import Result
 from recovery.registry import Seen, Worker
 from tests.fleet import DEFAULT_QUEUES, Fleet
@@ -140,6 +140,21 @@ def test_an_event_for_a_host_without_workers_says_so_at_once_and_at_the_end(
     assert f"no live worker consumes queue {far_target}" in record.outcome.detail
     decided = next(line for line in started.log.read_text().splitlines() if "=decided" in line)
     assert f"no live worker consumes queue {far_target}" in decided
+
+
+def test_a_rehearsal_that_nobody_can_take_ends_clearly_and_changes_nothing(
+    stack: Stack, far_target: str, fleet: Fleet
+) -> None:
+    fleet.start(queues=DEFAULT_QUEUES)
+
+    record = stack.concluded(stack.trigger("connection_error", dry_run=True), seconds=60)
+
+    assert record.outcome is not None
+    assert record.outcome.result is Result.UNCLAIMED
+    assert f"no live worker consumes queue {far_target}" in record.outcome.detail
+    assert modes.active(stack.control, stack.policy) == ()
+    assert not stack.control.redis.exists(stack.control.key("target", record.target))
+    assert not stack.control.redis.exists(stack.control.key("rehearsals"))
 
 
 def test_an_event_that_somebody_can_take_has_no_such_complaint(stack: Stack, fleet: Fleet) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import (
     setup_logging,
     worker_before_create_process,
@@ -18,6 +20,9 @@ from recovery import logs
 from workers import transport
 
 transport.install()
+
+# Ten lines a worker; the supervisor says it in one, and which rights root has here.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("recovery", amqp="workers.broker:EagerAMQP")
 app.config_from_object("celeryconfig")

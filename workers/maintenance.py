@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from recovery import approvals, audit, holdings, producer, reconcile
+from recovery import approvals, audit, holdings, producer, reconcile, rehearsals
 from recovery.strategy import COMPONENTS
 from workers import context, orphans
 from workers.app import app
@@ -32,6 +32,7 @@ def reconcile_leases() -> int:
             log.warning("sent again", recovery_id=assignment.recovery_id, target=str(target))
             producer.assign(assignment, policy, app)
         settled += 1
+    settled += rehearsals.end_rehearsals(control, policy)
     if settled:
         # What was given up has an alert, which must not wait for the next tick.
         nudge_notify()
@@ -72,7 +73,9 @@ def seal_audit() -> int:
 
 @app.task(name="recovery.visit_hosts", ignore_result=True)
 def visit_hosts() -> list[str]:
-    """Have each host that has a worker tell what it keeps, and discard what has expired."""
+    """Have each host that has a worker tell what it keeps, and discard what has expired; and let go
+    of the targets that nobody has any more."""
+    reconcile.forget_departed(context.control(), context.policy())
     queues = host_queues(app.control.inspect(timeout=ANSWER_SECONDS).active_queues() or {})
     for queue in queues:
         app.send_task(SWEEP, queue=queue, ignore_result=True, expires=VISIT_EXPIRES_SECONDS)

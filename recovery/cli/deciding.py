@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from recovery.cli import session
 from recovery.cli.following import follow
-from recovery.cli.session import DURATION, by_option, json_option, reports_errors
+from recovery.cli.session import DURATION, by_option, json_option, moment, reports_errors
+
+APPROVAL_COLUMNS = ("id", "target", "strategy", "why", "by", "expires (UTC)")
 
 
 @click.command()
@@ -27,9 +30,18 @@ def approvals(as_json: bool) -> None:
     if as_json:
         session.show([approval.as_dict() for approval in waiting])
         return
-    rows = [(a.id, a.target, a.strategy, a.failure_type, a.asked_by, a.expires) for a in waiting]
-    columns = ("id", "target", "strategy", "failure", "by", "expires")
-    session.table("Pending Approvals", columns, rows)
+    session.table("Pending Approvals", APPROVAL_COLUMNS, [approval_row(a) for a in waiting])
+
+
+def approval_row(approval: Any) -> tuple[Any, ...]:
+    return (
+        approval.id,
+        approval.target,
+        approval.strategy,
+        approval.failure_type or approval.reason,
+        approval.asked_by,
+        moment(approval.expires.timestamp()),
+    )
 
 
 @click.command()
@@ -91,7 +103,7 @@ def deny(recovery_id: str, reason: str, by: str, as_json: bool) -> None:
 
 @click.command()
 @click.option("--component", help="Only this component.")
-@click.option("--target", help="Only this target of the component.")
+@click.option("--target", help="Only this target, as redis/cache.")
 @click.option("--duration", type=DURATION, default=3600.0, help="How long, as 30m or 1h.")
 @click.option("--reason", default="", help="Why, for everybody who wonders.")
 @by_option
@@ -108,17 +120,20 @@ def disable(  # noqa: PLR0917 - click passes by name
     """
     from recovery import disabling
 
-    scope = disabling.scope_of(session.policy(), component, target)
-    disabling.disable(session.control(), scope, by=by, reason=reason, seconds=duration)
+    policy, control = session.policy(), session.control()
+    scope = disabling.scope_of(policy, component, target)
+    disabling.disable(control, policy, scope, by=by, reason=reason, seconds=duration)
     _tell({"scope": scope, "seconds": duration}, f"disabled: {scope}", as_json=as_json)
 
 
 @click.command()
 @click.option("--component", help="Only this component.")
-@click.option("--target", help="Only this target of the component.")
+@click.option("--target", help="Only this target, as redis/cache.")
+@click.option("--reason", default="", help="Why, for the audit trail.")
+@by_option
 @json_option
 @reports_errors
-def enable(component: str | None, target: str | None, as_json: bool) -> None:
+def enable(component: str | None, target: str | None, reason: str, by: str, as_json: bool) -> None:
     """Take recoveries up again.
 
     \b
@@ -127,8 +142,9 @@ def enable(component: str | None, target: str | None, as_json: bool) -> None:
     """
     from recovery import disabling
 
-    scope = disabling.scope_of(session.policy(), component, target)
-    was_disabled = disabling.enable(session.control(), scope)
+    policy, control = session.policy(), session.control()
+    scope = disabling.scope_of(policy, component, target)
+    was_disabled = disabling.enable(control, policy, scope, by=by, reason=reason)
     text = f"enabled: {scope}" if was_disabled else f"{scope} was not disabled"
     _tell({"scope": scope, "was_disabled": was_disabled}, text, as_json=as_json)
 

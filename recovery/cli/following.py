@@ -21,8 +21,7 @@ def follow(identity: str, timeout: float, *, as_json: bool, is_approved: bool = 
     for seen in records.follow(control, identity, timeout, is_approved=is_approved):
         if isinstance(seen, Step):
             if not as_json:
-                planned = "would: " if seen.planned else ""
-                click.echo(f"  {seen.at_seconds:6.2f} s  {planned}{session.step(seen)}")
+                click.echo(session.step_line(seen))
             continue
         last = seen
         if not as_json and isinstance(seen, records.Recovery):
@@ -43,12 +42,13 @@ def follow(identity: str, timeout: float, *, as_json: bool, is_approved: bool = 
         tell({"id": identity, "state": last.state.value}, text, as_json=as_json)
         return AWAITING
     outcome = last.outcome
-    tell({"id": identity, **outcome.as_dict()}, _outcome_text(outcome), as_json=as_json)
+    tell({"id": identity, **outcome.as_dict()}, outcome_text(outcome), as_json=as_json)
     return 0 if outcome.result.is_good and outcome.error is None else 1
 
 
-def _outcome_text(outcome: Any) -> str:
-    lines = [f"{outcome.result.value} after {outcome.duration:.2f} s, {outcome.attempts} attempts"]
+def outcome_text(outcome: Any) -> str:
+    tried = "1 attempt" if outcome.attempts == 1 else f"{outcome.attempts} attempts"
+    lines = [f"{outcome.result.value} after {outcome.duration:.2f} s, {tried}"]
     for name, report in (("before", outcome.before), ("after", outcome.after)):
         if report is not None:
             lines.append(f"  {name}: {report.failure_type or 'healthy'}: {report.summary}")

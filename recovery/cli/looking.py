@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from recovery.cli import session
-from recovery.cli.session import json_option, reports_errors
+from recovery.cli.deciding import APPROVAL_COLUMNS, approval_row
+from recovery.cli.session import json_option, moment, reports_errors
+from recovery.cli.showing import show_recovery
 
 
 @click.command()
@@ -37,8 +39,7 @@ def status(as_json: bool) -> None:
     session.table("Cooldown Status", ("target", "left"), cooling)
     modes = [(m.target, m.mode, ", ".join(m.unavailable)) for m in now.degraded]
     session.table("Degraded Modes", ("target", "mode", "unavailable"), modes)
-    waiting = [(a.id, a.target, a.strategy, a.asked_by, a.expires) for a in now.pending]
-    session.table("Pending Approvals", ("id", "target", "strategy", "by", "expires"), waiting)
+    session.table("Pending Approvals", APPROVAL_COLUMNS, [approval_row(a) for a in now.pending])
     off = [(d.scope, d.by, d.reason, d.seconds_left) for d in now.disabled]
     session.table("Disabled", ("scope", "by", "reason", "seconds left"), off)
     targets = [
@@ -75,6 +76,8 @@ def _row(entry: Any) -> tuple[Any, ...]:
     found = " → ".join(facts[n]["found"] for n in ("before", "after") if n in facts)
     undo = f"undo of {facts['undo_of']}" if "undo_of" in facts else None
     why = facts.get("error") or facts.get("reason") or facts.get("failure") or undo
+    if facts.get("result") in ("disabled", "enabled"):
+        why = f"by {facts.get('by')}" + (f": {why}" if why else "")
     return (
         entry.at.strftime("%Y-%m-%d %H:%M:%S"),
         facts.get("target"),
@@ -99,11 +102,12 @@ def _row(entry: Any) -> tuple[Any, ...]:
 def history(
     recovery_id: str | None, last: float, component: str | None, target: str | None, as_json: bool
 ) -> None:
-    """Show the audit trail, or one recovery whole.
+    """Show the audit trail, or one recovery whole; a unique beginning of its id is enough.
 
     \b
     Example:
       recovery history --last 168 --component redis
+      recovery history 3f2a
     """
     from recovery import audit
     from recovery.errors import AuditDamaged
@@ -111,12 +115,12 @@ def history(
     from recovery.strategy import find_component
 
     if recovery_id:
-        session.show(_one(recovery_id))
+        show_recovery(session.control(), recovery_id, as_json=as_json)
         return
     if component:
         find_component(component)
     if target:
-        target = str(TargetRef.parse(target))
+        target = str(TargetRef.named(target, component))
     found = audit.history(
         session.control(),
         since=audit.last_hours(last),
@@ -138,25 +142,6 @@ def history(
     if damage is not None:
         session.warn(f"{damage.message}; see recovery audit verify")
         sys.exit(damage.exit_code)
-
-
-def _one(recovery_id: str) -> dict[str, Any]:
-    from recovery import evidence, records
-
-    control = session.control()
-    record = records.load(control, recovery_id)
-    return {
-        "id": record.id,
-        "event": record.event.as_dict(),
-        "strategy": record.strategy,
-        "state": record.state.value,
-        "level": record.level,
-        "decision": record.decision,
-        "decided_by": record.decided_by,
-        "steps": [step.as_dict() for step in records.steps(control, recovery_id)],
-        "outcome": record.outcome.as_dict() if record.outcome else None,
-        "evidence": evidence.read(control, recovery_id),
-    }
 
 
 @click.command()
@@ -275,20 +260,14 @@ def routes(as_json: bool) -> None:
             route.road.value,
             route.model or "-",
             "yes" if route.is_home else "no",
-            _moment(route.since / 1000),
+            moment(route.since / 1000),
             route.token_kind.value if route.token_kind else "none",
-            _moment(route.token_expires) if route.token_expires else "-",
+            moment(route.token_expires) if route.token_expires else "-",
         )
         for target, route in found.items()
     ]
     columns = ("target", "road", "model", "as the policy wants", "since", "token", "ends")
     session.table("Routes", columns, rows)
-
-
-def _moment(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @click.group()

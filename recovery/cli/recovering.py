@@ -78,25 +78,27 @@ def tell_sent(identity: str, *, as_json: bool) -> None:
 @click.command()
 @click.option("--component", required=True, help="redis, chromadb, openwebui or system.")
 @click.option("--strategy", required=True, help="The strategy to check.")
-@click.option("--target", default="default", help="The target to probe.")
+@click.option("--target", help="The target to probe.")
 @click.option("--probe/--no-probe", default=True, help="Probe the target from here.")
 @json_option
 @reports_errors
-def test(component: str, strategy: str, target: str, probe: bool, as_json: bool) -> None:
+def test(component: str, strategy: str, target: str | None, probe: bool, as_json: bool) -> None:
     """Check that a strategy is valid and could run; changes nothing.
 
     \b
     Example:
       recovery test --component redis --strategy reconnect
     """
-    from recovery.events import TargetRef
     from recovery.memory import reminded
+    from recovery.messages import target_of
     from recovery.strategy import find_component, find_probe
 
     configured = session.policy().strategy(component, strategy)
-    model = reminded(session.control(), session.policy(), TargetRef(component, target))
+    ref = target_of(session.policy(), component, target)
+    model = reminded(session.control(), session.policy(), ref)
     facts: dict[str, Any] = {
         "strategy": configured.declaration.full_name,
+        "target": str(ref),
         "available": configured.declaration.is_available,
         "obstacle": configured.obstacle,
         "auto_trigger": configured.auto_trigger,
@@ -111,8 +113,22 @@ def test(component: str, strategy: str, target: str, probe: bool, as_json: bool)
         session.show(facts)
     else:
         for name, value in facts.items():
-            click.echo(f"{name}: {value}")
+            click.echo(f"{name.replace('_', ' ')}: {_readable(value)}")
     sys.exit(1 if facts["obstacle"] else 0)
+
+
+def _readable(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(value) or "none"
+        case {"summary": summary}:
+            return f"{value['failure_type'] or 'healthy'}: {summary}"
+        case _:
+            return str(value)
 
 
 COMMANDS = (recover, test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -130,13 +131,28 @@ def worker(
     """
     with ExitStack() as stack:
         house = _House(stack, loglevel, deaf_after)
-        chosen = queues.split(",") if queues else host_queues()
+        chosen = _known_queues(queues) if queues else host_queues()
         house.introduce()
         house.add_worker(name, chosen, concurrency, beat=beat)
         if probes:
             house.add_probes(f"{name}-probes", chosen)
         house.add_guard()
         house.run(grace)
+
+
+def _known_queues(text: str) -> list[str]:
+    """A name that nothing is ever sent to would be waited on for ever, in silence."""
+    queues = [name.strip() for name in text.split(",") if name.strip()]
+    known = {*COMMON_QUEUES, "celery"}
+    for name in queues:
+        base = name.removeprefix("probe.").partition(".")[0]
+        if base not in known:
+            raise click.BadParameter(
+                f"nothing is ever sent to {name!r}; known: {', '.join(sorted(known))};"
+                " those of a component and maintenance also with a host, as redis.web-1",
+                param_hint="--queues",
+            )
+    return queues
 
 
 @click.command()
@@ -166,6 +182,7 @@ def up(loglevel: str, grace: float | None, deaf_after: float) -> None:
         house.add_probes("probes", host_queues())
         house.add_guard()
         house.add_http()
+        click.echo(f"policy: {house.policy.file}")
         click.echo(f"control plane: {house.environment.shown_control_url}")
         click.echo("up: stop with Ctrl-C or SIGTERM")
         house.run(grace)
@@ -186,6 +203,13 @@ class _House:
         self._loglevel = loglevel
         self._deaf_after = deaf_after
         self._programs: list[Program] = []
+        self._say_whose_rights()
+
+    def _say_whose_rights(self) -> None:
+        from structlog import get_logger
+
+        if os.geteuid() == 0:
+            get_logger().warning("runs as root: every remedy has root's rights here")
 
     def hold(self, name: str) -> int:
         """Be the only one of that name on this state directory; raises ``SetupError``."""

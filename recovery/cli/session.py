@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from recovery.errors import RecoveryError, SetupError
+from recovery.errors import ControlPlaneUnavailable, RecoveryError, SetupError
 
 if TYPE_CHECKING:
     from recovery.events import Step
@@ -115,10 +115,21 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> 
         click.echo(f"{title}: none")
 
 
+def moment(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def step(seen: Step) -> str:
     """A step and its figures, as a person reads them."""
     figures = ", ".join(f"{name} {value}" for name, value in seen.figures.items())
     return f"{seen.text}: {figures}" if figures else seen.text
+
+
+def step_line(seen: Step) -> str:
+    planned = "would: " if seen.planned else ""
+    return f"  {seen.at_seconds:6.2f} s  {planned}{step(seen)}"
 
 
 def _fail(error: RecoveryError, *, as_json: bool) -> NoReturn:
@@ -126,7 +137,21 @@ def _fail(error: RecoveryError, *, as_json: bool) -> NoReturn:
         show({"error": error.code, "message": error.message, "facts": error.facts})
     else:
         click.secho(f"{error.code}: {error.message}", fg="red", err=True)
+        if isinstance(error, ControlPlaneUnavailable):
+            warn(_where_it_should_be())
     sys.exit(error.exit_code)
+
+
+def _where_it_should_be() -> str:
+    from recovery.config import Environment
+
+    here = Environment.read()
+    if here.is_embedded:
+        return (
+            "RECOVERY_REDIS_URL is not set, so it is the one of `recovery up` with this state"
+            f" directory: {here.state_dir}. Does that run, and with the same RECOVERY_STATE_DIR?"
+        )
+    return f"RECOVERY_REDIS_URL leads to {here.shown_control_url}"
 
 
 def _not_installed(error: ModuleNotFoundError) -> SetupError:

@@ -16,14 +16,14 @@ _COLUMNS = ("name", "target", "host", "records", "collections", "MB", "how", "Ch
 
 @click.command()
 @click.argument("component")
-@click.option("--target", default="default", help="One of the component's targets.")
+@click.option("--target", help="One of the component's targets.")
 @click.option("--method", type=click.Choice(["quiesce", "stop"]), help="Not as the policy says.")
 @click.option("--wait/--no-wait", default=True, help="Wait until it is verified.")
 @click.option("--timeout", type=DURATION, default=900.0, help="How long to wait.")
 @by_option
 @json_option
 @reports_errors
-def snapshot(component: str, target: str, wait: bool, as_json: bool, **said: Any) -> None:
+def snapshot(component: str, target: str | None, wait: bool, as_json: bool, **said: Any) -> None:
     """Take a snapshot now, on the host that has the directory, and verify it.
 
     \b

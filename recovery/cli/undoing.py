@@ -10,7 +10,7 @@ import click
 from recovery.cli import session
 from recovery.cli.following import follow
 from recovery.cli.recovering import tell_sent
-from recovery.cli.session import DURATION, by_option, json_option, reports_errors
+from recovery.cli.session import DURATION, by_option, json_option, moment, reports_errors
 
 _COLUMNS = ("id", "target", "what", "host", "MB", "until (UTC)", "state")
 
@@ -72,15 +72,9 @@ def _row(entry: Any) -> tuple[Any, ...]:
         entry.summary,
         entry.host,
         f"{entry.bytes / 1e6:.1f}",
-        _moment(entry.expires_ms),
+        moment(entry.expires_ms / 1000),
         entry.state.value,
     )
-
-
-def _moment(epoch_ms: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 COMMANDS = (undo,)

@@ -197,6 +197,15 @@ class Policy:
                 return strategy
         raise unknown("strategy", name, (strategy.name for strategy in configured))
 
+    def serves(self, ref: TargetRef, strategy: str) -> bool:
+        """Whether the file still configures a target and a strategy that it once did."""
+        block = self.components.get(ref.component)
+        return (
+            block is not None
+            and ref.name in block.targets
+            and any(configured.name == strategy for configured in block.strategies)
+        )
+
     def parameter(self, component: str, strategy: str, name: str) -> Any:
         """What a strategy's block says of one of its own keys; None where it has no block."""
         block = self.components.get(component)

@@ -203,16 +203,26 @@ def disable(request: Request, context: In, said: models.Disable) -> models.Disab
     """Refuse recoveries of a scope for a while; what already runs is finished."""
     scope = disabling.scope_of(context.policy, said.component, said.target)
     by = _name(request, said.by)
-    disabling.disable(context.control, scope, by=by, reason=said.reason, seconds=said.duration)
+    disabling.disable(
+        context.control,
+        context.policy,
+        scope,
+        by=by,
+        reason=said.reason,
+        seconds=said.duration,
+    )
     return models.Disabled(scope=scope, by=by, reason=said.reason, seconds_left=said.duration)
 
 
 @router.post("/enable")
-def enable(request: Request, context: In, said: models.Scope) -> models.Enabled:
+def enable(request: Request, context: In, said: models.Enable) -> models.Enabled:
     """Take recoveries of a scope up again."""
     scope = disabling.scope_of(context.policy, said.component, said.target)
-    _name(request, said.by)
-    return models.Enabled(scope=scope, was_disabled=disabling.enable(context.control, scope))
+    by = _name(request, said.by)
+    was_disabled = disabling.enable(
+        context.control, context.policy, scope, by=by, reason=said.reason
+    )
+    return models.Enabled(scope=scope, was_disabled=was_disabled)
 
 
 @router.get("/undo")

@@ -33,7 +33,13 @@ MOST_CARDS = 24
 FRESH_SECONDS = 1.0
 
 URGENCY = tuple(Word)
-GOOD = frozenset(result.value for result in Result if result.is_good)
+GOOD = frozenset(result.value for result in Result if result.is_good) | {
+    *("taken", "healthy", "probation_over", "led_back", "storm_over", "enabled"),
+}
+"""What reads well in the timeline; beside the ends of recoveries the trail has other lines."""
+
+CALM = frozenset({"refused", "disabled", "departed"})
+"""Neither good nor bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,7 @@ class Board:
         running = [self._running(one) for one in found if one.state.recovery_id]
         live = [one for one in running if one is not None]
         self._put("timeline", ([entry.id for entry in recent], live), "_timeline.html",
-                  entries=recent, running=live, good=GOOD)  # fmt: skip
+                  entries=recent, running=live, good=GOOD, calm=CALM)  # fmt: skip
 
     def _running(self, one: Standing) -> dict[str, Any] | None:
         control, recovery_id = self._context.control, str(one.state.recovery_id)

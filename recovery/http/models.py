@@ -285,6 +285,10 @@ class Disable(Scope):
     duration: Duration | None = None
 
 
+class Enable(Scope):
+    reason: Reason = ""
+
+
 class Enabled(Answer):
     scope: str
     was_disabled: bool

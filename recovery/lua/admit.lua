@@ -52,6 +52,7 @@ if mode == 'rehearse' then
   start_record('queued')
   redis.call('HSET', record, 'dry_run', 1)
   redis.call('EXPIRE', record, record_ttl)
+  redis.call('ZADD', key('rehearsals'), now, id)
   return 'admitted'
 end
 

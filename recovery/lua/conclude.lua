@@ -25,6 +25,7 @@ local why_person, record_ttl, severity, buckets = ARGV[15], ms(ARGV[16]), ARGV[1
 local record, state_of_target = key('recovery', id), key('target', target)
 
 local state = redis.call('HGET', record, 'state')
+local is_rehearsal = redis.call('ZREM', key('rehearsals'), id) == 1
 if not state or state == 'concluded' then return {'already', 0, ''} end
 local happened = ms(redis.call('HGET', record, 'happened_ms'))
 if happened == 0 then happened = now end
@@ -92,6 +93,8 @@ elseif result == 'failed' then
   else
     level = raise_level(target, 2, strategy .. ' failed')
   end
+elseif is_rehearsal then
+  level = math.max(level, 1)
 elseif result == 'unclaimed' then
   redis.call('ZREM', key('attempts', target), id)
   degrade()
@@ -104,9 +107,13 @@ end
 -- What is observed from now on may ask for the next one; not at once where a person said no.
 local seen = key('observation', target)
 redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
-if result == 'denied' and redis.call('EXISTS', seen) == 1 then
-  redis.call('HSET', seen, 'retry_ms', now + HOUR, 'refused', 'denied', 'refused_why', 'a person denied it')
+local function wait_for(pause, why, detail)
+  if redis.call('EXISTS', seen) == 0 then return end
+  redis.call('HSET', seen, 'retry_ms', now + pause, 'refused', why, 'refused_why', detail)
 end
+if result == 'denied' then wait_for(HOUR, 'denied', 'a person denied it') end
+-- Nobody is there: asking with every look would only fill the trail.
+if result == 'unclaimed' and not is_rehearsal then wait_for(UNHELPED, 'unclaimed', cjson.decode(outcome).detail) end
 -- A mode that was to hold while this ran ends with it, however it ended, unless it failed.
 if result ~= 'failed' then
   local held = redis.call('HGET', key('degraded'), target)
@@ -135,6 +142,9 @@ local entry_id = audit(string.sub(entry, 1, -2) .. ',"level":' .. math.max(level
 redis.call('HSET', record, 'state', 'concluded', 'outcome', outcome, 'concluded_ms', now,
   'level', math.max(level, 1), 'audit_id', entry_id)
 redis.call('EXPIRE', record, record_ttl)
-alert({kind = 'recovery', id = id, target = target, strategy = strategy, result = result, severity = severity})
+-- Whoever asked for a rehearsal follows it, and hears that nobody took it.
+if result ~= 'unclaimed' or not is_rehearsal then
+  alert({kind = 'recovery', id = id, target = target, strategy = strategy, result = result, severity = severity})
+end
 publish({kind = 'concluded', id = id, target = target, result = result})
 return {'concluded', math.max(level, 1), entry_id}

@@ -8,12 +8,13 @@
 --       the histograms (comma separated, seconds)
 -- proven: a recovery has just probed it; its healthy word ends a failure at once
 -- answers {state, follow, event id}; follow: again (look again soon, to be sure), failed, recovered,
--- or ''; an event id where the event has to be sent now
+-- or ''; an event id where the event has to be sent now, the one of before where that seems lost
 -- include audit
 -- include histogram
 -- include level
 -- include mode
 -- include storm
+local LOST = 10000
 local target, component, depth, host = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local healthy, failure, summary, figures = ARGV[6] == '1', ARGV[7], ARGV[8], ARGV[9]
 local latency, is_proven, event = ARGV[10], ARGV[11] == '1', ARGV[12]
@@ -29,7 +30,7 @@ is_audited = audited == 1
 local seen, state_of_target = key('observation', target), key('target', target)
 
 local before = redis.call('HMGET', seen, 'phase', 'since_ms', 'light', 'deep', 'bad_ms', 'well_ms',
-  'event_ms', 'retry_ms', 'refused', 'event')
+  'event_ms', 'retry_ms', 'refused', 'event', 'event_again')
 local was, since, bad_ms, well_ms = before[1], ms(before[2]), ms(before[5]), ms(before[6])
 local windows = {light = before[3] or '', deep = before[4] or ''}
 
@@ -75,6 +76,16 @@ local function clear()
   end
 end
 
+-- Nobody has decided on it: whoever was to send it may have died first, or its message is lost. The
+-- same again is the same recovery, however often it comes.
+local function is_event_lost(sent)
+  local pause = math.min(LOST * 2 ^ ms(before[11]), event_life)
+  if now - sent < pause then return false end
+  event = before[10]
+  redis.call('HINCRBY', seen, 'event_again', 1)
+  return true
+end
+
 -- Once a failure, and again when the gate said to come again.
 local function is_event_due()
   if event == '' or failure == '' or healthy then return false end
@@ -82,7 +93,9 @@ local function is_event_due()
   local sent, retry = ms(before[7]), ms(before[8])
   if retry > 0 then return now >= retry end
   if sent == 0 then return true end
-  if redis.call('HGET', key('recovery', before[10]), 'state') == 'awaiting_approval' then return false end
+  local decided = redis.call('HGET', key('recovery', before[10]), 'state')
+  if decided == 'awaiting_approval' then return false end
+  if not decided and redis.call('EXISTS', key('decision', before[10])) == 0 then return is_event_lost(sent) end
   return now - sent >= event_life
 end
 
@@ -159,6 +172,7 @@ if phase ~= was then publish({kind = 'observed', target = target, state = state}
 if phase == 'failing' and is_event_due() then
   redis.call('HSET', seen, 'event_ms', now, 'event', event)
   redis.call('HDEL', seen, 'retry_ms', 'refused', 'refused_why')
+  if event ~= before[10] then redis.call('HDEL', seen, 'event_again') end
   return {state, follow, event}
 end
 return {state, follow, ''}

@@ -6,6 +6,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local HOUR = 3600000
+-- When to ask again after a refusal that names no time, or one that a person may take back.
+local UNHELPED = 60000
 
 local function key(kind, name)
   if name then return prefix .. kind .. ':' .. name end

@@ -31,8 +31,11 @@ __all__ = [
 ]
 
 
-def manage(runtime: Runtime, remaining: Remaining) -> Process:
+def manage(runtime: Runtime, remaining: Remaining, url: str | None = None) -> Process:
     """The process of a runtime; everything done with it ends when ``remaining`` does.
+
+    ``url``: where it serves. A process of ``kind: command`` that somebody else started is known by
+    its port there.
 
     Raises ``RuntimeUnavailable`` where what the kind needs is not installed.
     """
@@ -52,4 +55,4 @@ def manage(runtime: Runtime, remaining: Remaining) -> Process:
         case CommandRuntime():
             from recovery.runtime.command import Command
 
-            return Command(runtime, remaining)
+            return Command(runtime, remaining, url)

@@ -12,6 +12,7 @@ from recovery.deadline import Deadline
 from recovery.errors import RuntimeUnavailable, WontStart, WontStop
 from recovery.places import state_dir
 from recovery.runtime import daemonize, programs
+from recovery.runtime.holder import holder_of, local_port
 from recovery.runtime.process import KILL_SECONDS, ProcessState, Remaining, await_end, born
 from recovery.runtime.settings import Arguments, CommandRuntime
 
@@ -27,9 +28,12 @@ def pid_file(runtime: CommandRuntime) -> Path:
 class Command:
     """See ``recovery.runtime.Process``."""
 
-    def __init__(self, runtime: CommandRuntime, remaining: Remaining) -> None:
+    def __init__(
+        self, runtime: CommandRuntime, remaining: Remaining, url: str | None = None
+    ) -> None:
         self._runtime = runtime
         self._remaining = remaining
+        self._port = local_port(url) if url else None
 
     @property
     def pid_file(self) -> Path:
@@ -38,8 +42,8 @@ class Command:
     def inspect(self) -> ProcessState:
         if self._runtime.status is not None:
             return self._asked(self._runtime.status)
-        pid = daemonize.noted(self.pid_file)
         program = self._runtime.start[0]
+        pid = daemonize.noted(self.pid_file) or self._started_by_another()
         if not self._has_program():
             # What runs cannot be started again, so whoever asks must know before it is stopped.
             return ProcessState(
@@ -57,8 +61,12 @@ class Command:
         )
 
     def stop(self, grace: float, *, kill: bool = True) -> None:
-        if not self.inspect().running:
+        found = self.inspect()
+        if not found.running:
             return
+        if found.pid is not None and self._runtime.status is None:
+            self._make_folder()
+            daemonize.take_over(self.pid_file, found.pid)
         patience = Deadline(min(grace, self._remaining()))
         problem = self._ask_to_end(patience)
         if self._ended(0 if problem else patience.left()):
@@ -86,6 +94,10 @@ class Command:
     def restart(self, grace: float) -> None:
         self.stop(grace)
         self.start()
+
+    def _started_by_another(self) -> int | None:
+        """By a person or at boot, with no pid file of ours: it has the target's port."""
+        return None if self._port is None else holder_of(self._port, self._runtime.start[0])
 
     def _has_program(self) -> bool:
         program = self._runtime.start[0]
@@ -123,7 +135,8 @@ class Command:
 
 
 def _signal(pid_file: Path, number: signal.Signals) -> None:
-    """Signal the noted process and never one that has its pid by now; KILL takes its whole group.
+    """Signal the noted process and never one that has its pid by now; KILL takes the whole group
+    that it leads.
 
     No error where it is gone.
     """
@@ -144,7 +157,7 @@ def _signal(pid_file: Path, number: signal.Signals) -> None:
 
 def _deliver(handle: int, pid: int, number: signal.Signals) -> None:
     try:
-        if number is signal.SIGKILL:
+        if number is signal.SIGKILL and os.getpgid(pid) == pid:
             os.killpg(pid, number)
         else:
             signal.pidfd_send_signal(handle, number)

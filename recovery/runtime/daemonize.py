@@ -40,6 +40,17 @@ def noted(pid_file: Path) -> int | None:
     return int(pid) if pid.isdigit() and identity(int(pid)) == line else None
 
 
+def take_over(pid_file: Path, pid: int) -> None:
+    """Note a process that somebody else started, unless the noted one lives."""
+    lock = _lock(pid_file)
+    try:
+        line = identity(pid)
+        if line is not None and noted(pid_file) is None:
+            _write(pid_file, line)
+    finally:
+        os.close(lock)
+
+
 def main(pid_file: Path, log_file: str, folder: str, command: list[str]) -> int:
     listening, telling = os.pipe()
     if os.fork() == 0:
@@ -58,8 +69,7 @@ def _become(
 ) -> NoReturn:
     try:
         os.setsid()
-        lock = os.open(pid_file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(pid_file)
         if noted(pid_file) is not None:
             os._exit(0)
         _write(pid_file, identity(os.getpid()) or "")
@@ -72,6 +82,12 @@ def _become(
     finally:
         # A pid file that is left names a process that is gone, and nobody takes it for another.
         os._exit(1)
+
+
+def _lock(pid_file: Path) -> int:
+    lock = os.open(pid_file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def _write(path: Path, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -12,7 +13,9 @@ import yaml
 from click.testing import CliRunner
 
 from recovery.cli import main, session
+from recovery.config import load_policy
 from tests.fleet import ROOT, Fleet
+from tests.policies import write_policy
 from tests.stack import Stack
 
 
@@ -162,3 +165,66 @@ def test_a_wrong_policy_has_its_own_code(stack: Stack) -> None:
 
     assert answer.returncode == 6
     assert "unknown key" in answer.stderr
+
+
+def test_one_recovery_is_read_whole_by_the_beginning_of_its_id(stack: Stack, fleet: Fleet) -> None:
+    fleet.start()
+    stack.exhaust_clients()
+    asked = recovery(
+        stack, "recover", "--component", "redis", "--strategy", "reconnect", "--wait", "--json"
+    )
+    identity = json.loads(asked.stdout)["id"]
+
+    told = recovery(stack, "history", identity[:8])
+    facts = recovery(stack, "history", identity[:8], "--json")
+
+    assert told.returncode == 0, told.stderr
+    assert identity in told.stdout
+    assert "stale connections killed: killed" in told.stdout
+    assert "before: clients_exhausted" in told.stdout
+    assert "evidence:" in told.stdout
+    assert json.loads(facts.stdout)["outcome"]["result"] == "recovered"
+
+
+def test_what_was_refused_is_shown_by_its_id_too(stack: Stack, fleet: Fleet) -> None:
+    fleet.start()
+    recovery(stack, "disable", "--component", "redis", "--reason", "night")
+    recovery(stack, "recover", "--component", "redis", "--strategy", "reconnect", "--wait")
+    trail = json.loads(recovery(stack, "history", "--json").stdout)
+    (entry,) = [one for one in trail if one["result"] == "refused"]
+
+    told = recovery(stack, "history", entry["id"][:8])
+
+    assert told.returncode == 0, told.stderr
+    assert "result: refused" in told.stdout
+
+
+def test_a_target_of_no_component_is_asked_about_instead_of_found_empty(stack: Stack) -> None:
+    answer = recovery(stack, "history", "--target", "cache")
+
+    assert answer.returncode == 2
+    assert "redis/cache" in answer.stderr
+
+
+def test_the_only_target_of_a_component_needs_no_name(tmp_path: Path) -> None:
+    policy = load_policy(write_policy(tmp_path, {"cache": {"url": "redis://127.0.0.1:1/0"}}))
+    answer = CliRunner().invoke(
+        main,
+        ["--config", str(policy.file), "test", "--component", "redis", "--strategy", "reconnect"],
+    )
+
+    assert answer.exit_code == 0, answer.output
+    assert "target: redis/cache" in answer.output
+    assert "probe: connection_error" in answer.output
+
+
+def test_a_control_plane_that_is_away_is_said_with_where_it_should_be(stack: Stack) -> None:
+    stack.environ["RECOVERY_REDIS_URL"] = "redis://:secret@127.0.0.1:1/0"
+    configured = recovery(stack, "status")
+    del stack.environ["RECOVERY_REDIS_URL"]
+    embedded = recovery(stack, "status")
+
+    assert "RECOVERY_REDIS_URL leads to redis://127.0.0.1:1/0" in configured.stderr
+    assert "secret" not in configured.stdout + configured.stderr
+    assert "recovery up" in embedded.stderr
+    assert stack.environ["RECOVERY_STATE_DIR"] in embedded.stderr

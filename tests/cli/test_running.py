@@ -180,6 +180,14 @@ def test_a_state_directory_that_cannot_be_made_is_said(stack: Stack, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_queue_that_nothing_is_sent_to_is_no_queue_of_a_worker(stack: Stack) -> None:
+    answer = recovery(stack, "worker", "--queues", "redis,sytem.web-1")
+
+    assert answer.returncode == 2
+    assert "sytem.web-1" in answer.stderr
+    assert "system" in answer.stderr
+
+
 def test_a_worker_waits_for_a_broker_that_is_not_there_yet(
     stack: Stack, run: Any, control_redis: RedisServer
 ) -> None:

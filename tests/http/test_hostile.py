@@ -94,7 +94,7 @@ def test_what_people_and_targets_say_is_text_wherever_it_is_shown(stack: Stack, 
     observe(stack, MARKUP, **{MARKUP: MARKUP})
     # As the command line hands over what is no UTF-8.
     said = f"{MARKUP}\udcff\x1b[2J"
-    disabling.disable(stack.control, "redis", by=said, reason=said, seconds=60)
+    disabling.disable(stack.control, stack.policy, "redis", by=said, reason=said, seconds=60)
 
     text = site.get("/", headers={"accept": "text/html"}).text
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
+from recovery import disabling
 from recovery.events import ProbeReport, TargetRef
 from recovery.observations import record
 from tests.fleet import Fleet
@@ -204,6 +205,19 @@ def test_the_page_is_whole_without_its_script(stack: Stack, site: Site, browser:
     expect(page.locator("#headline")).to_contain_text("The one target is well.")
     expect(page.get_by_role("row", name=re.compile("default"))).to_contain_text("3.5 ms")
     context.close()
+
+
+def test_what_is_no_failure_is_not_shown_as_one(stack: Stack, site: Site, page: Page) -> None:
+    scope = disabling.scope_of(stack.policy, "redis", None)
+    disabling.disable(stack.control, stack.policy, scope, by="eva", reason="night", seconds=60)
+    disabling.enable(stack.control, stack.policy, scope, by="eva")
+
+    page.goto(site.url)
+
+    expect(page.locator("#timeline .result").first).to_have_text("enabled")
+    expect(page.locator("#timeline .result.good")).to_have_text("enabled")
+    expect(page.locator("#timeline .result.refused")).to_have_text("disabled")
+    expect(page.locator("#timeline .result.bad")).to_have_count(0)
 
 
 def test_the_page_fits_a_phone_in_both_colours_and_has_contrast(

@@ -83,7 +83,7 @@ def index_rebuild(target: ChromaTarget, parameters: IndexRebuild, journal: Journ
     if target.path is None:
         from recovery.components.chromadb.rebuilding import served_copy
 
-        served_copy.rebuild(target, journal)
+        served_copy.rebuild(target, parameters, journal)
         return
     Rebuild(target, target.path, parameters, journal).run()
 
@@ -350,10 +350,10 @@ def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept:
 
     Raises ``WouldOverwrite`` where records came since, ``NotKept`` where an old index is gone.
     """
-    if target.path is None or "path" not in kept.facts:
-        from recovery.components.chromadb.rebuilding import served_copy
+    if "path" not in kept.facts:
+        from recovery.components.chromadb import served_replacement
 
-        served_copy.undo(target, journal, kept)
+        served_replacement.undo(target, journal, kept)
         return
     path = Path(kept.facts["path"])
     exchanges = [Exchange.from_dict(plain) for plain in kept.facts["exchanges"]]
@@ -374,9 +374,9 @@ def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept:
 def discard(target: ChromaTarget, parameters: IndexRebuild, kept: Kept) -> None:
     """Remove the indexes that no collection has any more."""
     if "path" not in kept.facts:
-        from recovery.components.chromadb.rebuilding import served_copy
+        from recovery.components.chromadb import served_replacement
 
-        served_copy.discard(target, kept)
+        served_replacement.discard(target, kept)
         return
     path = Path(kept.facts["path"])
     if not path.is_dir():

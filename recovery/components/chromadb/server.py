@@ -44,7 +44,7 @@ class ServerProcess:
         self._target = target
         self._url = target.server
         self._remaining = remaining
-        self._process = manage(target.runtime, remaining)
+        self._process = manage(target.runtime, remaining, target.server)
 
     def inspect(self) -> ProcessState:
         """Raises ``NoSuchProcess`` where the runtime knows no such process."""

@@ -13,7 +13,7 @@ from recovery.components.redis.target import RedisTarget
 from recovery.deadline import Deadline
 from recovery.errors import RemedyError, TargetRefused
 from recovery.events import Figure, ProbeReport
-from recovery.runtime import Runtime, manage
+from recovery.runtime import manage
 
 PINGS = 3
 
@@ -67,15 +67,17 @@ def _from_error(
             waited = min(target.connect_timeout, timeout)
             return _failed("connection_timeout", f"no connection within {waited:g} s")
         return _failed("unresponsive", f"accepted, and no answer within {timeout:g} s")
-    if not connected and target.runtime is not None and _has_ended(target.runtime, timeout):
+    if not connected and _has_ended(target, timeout):
         return _failed("process_down", "its process does not run")
     return _failed("connection_error", text)
 
 
-def _has_ended(runtime: Runtime, timeout: float) -> bool:
+def _has_ended(target: RedisTarget, timeout: float) -> bool:
     """Whether whoever runs the server says that it does not run; False where nobody can tell."""
+    if target.runtime is None:
+        return False
     try:
-        state = manage(runtime, Deadline(timeout).remaining).inspect()
+        state = manage(target.runtime, Deadline(timeout).remaining, target.url).inspect()
     except RemedyError:
         return False
     return state.exists and not state.running

@@ -49,7 +49,7 @@ def restart_container(target: RedisTarget, parameters: RestartContainer, journal
     """Raises ``NotConfigured`` where the target has no ``runtime``, ``WrongProcess`` where another
     server answers than the one that was started, and what ``recovery.runtime`` raises."""
     runtime = _runtime(target)
-    process = manage(runtime, journal.remaining)
+    process = manage(runtime, journal.remaining, target.url)
     ready = _asks(target, process)
     journal.change("own connection closed", lambda: release(target))
     if isinstance(runtime, DockerRuntime):
@@ -72,7 +72,7 @@ def undo(target: RedisTarget, _parameters: RestartContainer, journal: Journal, k
     journal.change("own connection closed", lambda: release(target))
     runs = docker_replace.undo(runtime, journal, kept)
     if runs and not journal.dry_run:
-        process = manage(runtime, journal.remaining)
+        process = manage(runtime, journal.remaining, target.url)
         try:
             _see_ready(process, journal, _asks(target, process))
         except RemedyError as error:
@@ -108,7 +108,8 @@ def _restart(process: Process, journal: Journal, grace: float, ready: Ready) -> 
     if not found.exists:
         raise NoSuchProcess(found.detail)
     journal.note("process found", state=found.detail, pid=found.pid)
-    journal.change("process stopped", lambda: process.stop(grace), grace_s=grace)
+    if found.running:
+        journal.change("process stopped", lambda: process.stop(grace), grace_s=grace)
     journal.change("process started", process.start)
     if not journal.dry_run:
         _see_ready(process, journal, ready)

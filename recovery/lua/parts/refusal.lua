@@ -1,6 +1,4 @@
 local DECISION_TTL = 60
--- When to ask again after a refusal that names no time, or one that a person may take back.
-local UNHELPED = 60000
 
 -- A storm must leave a handful of lines: each burst is one counter with its first and last time.
 local function note_refusal(id, target, component, strategy, reason, retry_after, detail)

@@ -189,6 +189,25 @@ class TestOtherRuntimes:
         assert probe(own_redis.target, 1.0).healthy
         assert own_redis.process.inspect().id != hung.id
 
+    def test_a_hung_one_that_somebody_else_started_is_another_one_afterwards(
+        self, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+        start = (redis_binary(), "--port", str(redis_server.port), "--save", "")
+        runtime = CommandRuntime(kind="command", name="found", start=start)
+        target = RedisTarget(url=redis_server.url, runtime=runtime)
+        with redis_server.client() as client:
+            hung = client.info("server")["process_id"]
+        os.kill(hung, signal.SIGSTOP)
+        assert probe(target, 1.0).failure_type == "unresponsive"
+
+        restart(target, MemoryJournal(tmp_path))
+
+        assert probe(target, 1.0).healthy
+        new = manage(runtime, Deadline(20).remaining)
+        assert new.inspect().pid not in (None, hung)
+        new.stop(grace=1)
+
     @pytest.mark.parametrize("step", ["process found", "process stopped", "process started"])
     def test_killed_anywhere_the_next_run_has_it_serving(
         self, own_redis: OwnRedis, tmp_path: Path, step: str
