@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recovery import disabling, metrics, modes, registry
 from recovery.controlplane import reachable
+from recovery.events import Step
 from recovery.observations import FIELDS, Observation
 from recovery.strategy import COMPONENTS
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class TargetState:
     """One target now. ``cooldown_seconds`` is what is left of it; None where there is none.
 
-    ``seen``: what its last probe found, where one has run within the hour.
+    ``doing``: the newest step of the recovery that runs, and how many ``percent`` of it are done,
+    where it says so. ``seen``: what its last probe found, where one has run within the hour.
     """
 
     target: str
@@ -39,6 +41,8 @@ class TargetState:
     recovery_id: str | None
     phase: str | None
     holder: str | None
+    doing: str | None
+    percent: int | None
     last_result: str | None
     last_strategy: str | None
     seen: Observation | None
@@ -166,8 +170,10 @@ def sent_ms(message: str) -> str:
 
 
 def _state(policy: Policy, ref: TargetRef, text: str) -> TargetState:
-    level, trial, cooldown_ms, attempts, lease, phase, holder, last, seen = json.loads(text)
+    level, trial, cooldown_ms, attempts, lease, phase, holder, last, step, seen = json.loads(text)
     past = json.loads(last) if last else {}
+    newest = Step.from_dict(json.loads(step)) if step else None
+    percent = newest.figures.get("percent") if newest else None
     found = {name: value for name, value in zip(FIELDS, seen, strict=True) if value is not False}
     return TargetState(
         target=str(ref),
@@ -179,6 +185,8 @@ def _state(policy: Policy, ref: TargetRef, text: str) -> TargetState:
         recovery_id=lease or None,
         phase=phase or None,
         holder=holder or None,
+        doing=newest.text if newest else None,
+        percent=percent if isinstance(percent, int) else None,
         last_result=past.get("result"),
         last_strategy=past.get("strategy"),
         seen=Observation.from_hash(ref, found) if found else None,

@@ -19,7 +19,7 @@ import structlog
 from recovery import places
 from recovery.admission import RECORD_TTL_SECONDS
 from recovery.controlplane import reachable
-from recovery.errors import ControlPlaneUnavailable, InvalidEvent, RemedyError
+from recovery.errors import ControlPlaneUnavailable, InvalidEvent, RemedyError, TargetBusy
 from recovery.events import TargetRef
 from recovery.messages import target_of
 
@@ -79,6 +79,9 @@ def take(
 
     try:
         made = taking.take(target, str(ref), method=method, note=note)
+    except TargetBusy:
+        # Nothing was begun: the schedule comes by again in a minute, and a person sees why.
+        raise
     except RemedyError as error:
         _audit(control, policy, ref, by, result="failed", error=error.code, detail=error.message)
         _alert(control, policy, ref, error.message)
@@ -103,7 +106,9 @@ def take_if_due(control: ControlPlane, policy: Policy, ref: TargetRef) -> Snapsh
     if target.snapshots.directory is None:
         return None
     show(control, policy, ref)
-    return take(control, policy, ref) if taking.is_due(target, datetime.now(UTC)) else None
+    if not taking.is_due(target, datetime.now(UTC)):
+        return None
+    return take(control, policy, ref)
 
 
 def show(control: ControlPlane, policy: Policy, ref: TargetRef) -> None:

@@ -83,4 +83,4 @@ def _show(task: Task[..., Any], text: str, percent: int) -> None:
 
 def nudge_notify() -> None:
     """Have alerts delivered now; beat does it anyway, so a lost message only costs seconds."""
-    app.send_task(DELIVER_ALERTS, queue=NOTIFY_QUEUE, ignore_result=True, expires=30)
+    app.send_task(DELIVER_ALERTS, queue=NOTIFY_QUEUE, ignore_result=True)

@@ -48,7 +48,7 @@ def status(as_json: bool) -> None:
             *_seen(t.seen),
             t.level,
             f"{t.attempts_in_hour}/{t.max_attempts_per_hour}",
-            t.phase,
+            _phase(t),
             t.holder,
         )
         for t in now.targets
@@ -56,6 +56,13 @@ def status(as_json: bool) -> None:
     columns = ("target", "state", "found", "level", "attempts/h", "phase", "holder")
     session.table("Targets", columns, targets)
     session.table("Recent Recoveries", _COLUMNS, [_row(entry) for entry in now.recent])
+
+
+def _phase(state: Any) -> str | None:
+    """With how far it is, where the remedy says so."""
+    if state.percent is None:
+        return str(state.phase) if state.phase else None
+    return f"{state.phase}, {state.percent} %"
 
 
 def _seen(found: Any) -> tuple[str, str]:

@@ -33,6 +33,8 @@ _OF_STATE = (
     "recovery_id",
     "phase",
     "holder",
+    "doing",
+    "percent",
     "last_result",
     "last_strategy",
 )

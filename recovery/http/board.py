@@ -149,6 +149,7 @@ class Board:
             "cooldown_ends": round(now.now_ms / 1000 + cooldown) * 1000 if cooldown else None,
             "phase": state.phase,
             "holder": state.holder,
+            "percent": state.percent,
             "recovery_id": state.recovery_id,
             "last_result": state.last_result,
             "last_strategy": state.last_strategy,

@@ -79,6 +79,8 @@ class Target(Answer):
     recovery_id: str | None
     phase: str | None
     holder: str | None
+    doing: str | None
+    percent: int | None
     last_result: str | None
     last_strategy: str | None
     degraded_mode: str | None

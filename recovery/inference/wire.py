@@ -18,6 +18,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from recovery.reaching import Bounded
+
 SLICE_SECONDS = 0.5
 """How often a silent connection is thought about."""
 
@@ -163,7 +165,7 @@ def _watching(client: httpx.Client) -> httpx.Client:
     for transport in transports:
         if transport is not None:
             pool = transport._pool  # noqa: SLF001
-            pool._network_backend = _Network(pool._network_backend)  # noqa: SLF001
+            pool._network_backend = _Network(Bounded(pool._network_backend))  # noqa: SLF001
     return client
 
 

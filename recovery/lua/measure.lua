@@ -7,8 +7,8 @@ local targets, scopes, queues = cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), cj
 local seen = cjson.decode(ARGV[5])
 
 -- As JSON, because a client reads one long reply much faster than many short ones: level, on trial,
--- cooldown ms, attempts in the hour, lease's id, phase and holder, last outcome, what the last probe
--- found; false where there is none
+-- cooldown ms, attempts in the hour, lease's id, phase and holder, last outcome, the newest step of
+-- the lease's recovery, what the last probe found; false where there is none
 local function state(target)
   local held = redis.call('HMGET', key('target', target), 'level', 'trial')
   local lease = redis.call('HMGET', key('lease', target), 'id', 'phase', 'holder')
@@ -16,6 +16,7 @@ local function state(target)
     held[1], held[2], redis.call('PTTL', key('cooldown', target)),
     redis.call('ZCOUNT', key('attempts', target), now - HOUR, '+inf'),
     lease[1], lease[2], lease[3], redis.call('LINDEX', key('outcomes', target), 0),
+    lease[1] and redis.call('LINDEX', key('steps', lease[1]), -1),
     redis.call('HMGET', key('observation', target), unpack(seen)),
   })
 end

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -14,9 +15,15 @@ from click.testing import CliRunner
 
 from recovery.cli import main, session
 from recovery.config import load_policy
+from recovery.deadline import Deadline
+from recovery.events import TargetRef
+from recovery.journal import RecordingJournal
+from recovery.keeping import Shelf
+from recovery.strategy import Scope
 from tests.fleet import ROOT, Fleet
 from tests.policies import write_policy
 from tests.stack import Stack
+from tests.test_admission import admit
 
 
 def recovery(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -228,3 +235,32 @@ def test_a_control_plane_that_is_away_is_said_with_where_it_should_be(stack: Sta
     assert "secret" not in configured.stdout + configured.stderr
     assert "recovery up" in embedded.stderr
     assert stack.environ["RECOVERY_STATE_DIR"] in embedded.stderr
+
+
+def test_a_running_recovery_shows_how_far_it_is(stack: Stack, tmp_path: Path) -> None:
+    ref = TargetRef.parse("redis/default")
+    recovery_id = admit(stack, "half-done").recovery_id
+    shelf = Shelf(directory=tmp_path)
+    journal = RecordingJournal(
+        stack.control,
+        recovery_id,
+        ref,
+        deadline=Deadline(60),
+        keeper=lambda: shelf.keep(recovery_id),
+        scope=Scope(),
+    )
+    journal.progress("docs: index built", 45)
+
+    (seen,) = [t for t in status_of(stack)["targets"] if t["target"] == str(ref)]
+    assert (seen["doing"], seen["percent"]) == ("docs: index built", 45)
+    assert "queued, 45 %" in recovery(stack, "status").stdout
+    assert "45" in recovery(stack, "history", recovery_id).stdout
+
+    journal.note("docs: index built and found right")
+    (seen,) = [t for t in status_of(stack)["targets"] if t["target"] == str(ref)]
+    assert (seen["doing"], seen["percent"]) == ("docs: index built and found right", None)
+
+
+def status_of(stack: Stack) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(recovery(stack, "status", "--json").stdout)
+    return said

@@ -29,9 +29,12 @@ from recovery.inference import (
 )
 from tests.inference.conftest import QUESTION, TARGET, Askers, Stage, direct
 from tests.openwebui import OpenWebui
+from tests.resolver import NAME, silence
 from tests.servers import black_hole, free_port
 from tests.upstreams import ANSWER, KEY, OpenAiUpstream
 from tests.waiting import until
+
+__all__ = ["silence"]
 
 
 def events(stage: Stage) -> list[str]:
@@ -467,3 +470,16 @@ def test_nothing_listens_anywhere(alone: None, asker: Askers) -> None:
         asker().chat(QUESTION)
     with pytest.raises(NoAnswer, match="no connection"):
         asker(base_url=f"http://127.0.0.1:{free_port()}", token="t", model="m").chat(QUESTION)
+
+
+def test_a_name_that_the_resolver_keeps_to_itself_is_given_up_and_the_other_road_answers(
+    stage: Stage, asker: Askers, silence: list[Any]
+) -> None:
+    stage.route(base_url=f"http://{NAME}:8080")
+    asking = asker(limits=Limits(total=60, connect=0.5, silence=30, stream=60))
+
+    answer = asking.chat(QUESTION)
+
+    assert (answer.road, answer.text) == (Road.DIRECT, ANSWER)
+    assert answer.after in {"connection_timeout", "service_unavailable"}
+    assert silence

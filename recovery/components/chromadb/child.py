@@ -20,6 +20,8 @@ from recovery.errors import RemedyError
 
 COMMAND = (sys.executable, "-m", "recovery.components.chromadb.inspection")
 ROOT = str(Path(__file__).resolve().parents[3])
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""A look needs no thread a core, and making them takes longer than what they would do."""
 AMPLE_SECONDS = 10.0
 """Opening a copy that takes longer is a finding; a shorter time only ended a deeper look."""
 
@@ -63,7 +65,7 @@ def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
             text=True,
             timeout=budget.left(),
             check=False,
-            env=bare_environment(),
+            env=bare_environment() | ONE_THREAD,
             cwd=order.view,
         )
     except subprocess.TimeoutExpired as error:

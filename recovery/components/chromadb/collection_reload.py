@@ -18,6 +18,7 @@ from recovery.errors import NotConfigured, RemedyError, TargetRefused, TargetUnr
 from recovery.strategy import Journal, Parameters, Scope, strategy
 
 RELOAD = "reload_collections"
+BUSY_SECONDS = 5.0
 DATABASE = "chroma.sqlite3"
 
 
@@ -82,6 +83,8 @@ class _Reload:
             found=asked.finding.failure_type if asked.finding else None,
             **asked.figures,
         )
+        if self._misses_one(asked) and self._end_exchanges():
+            asked = served.examine(self.target, url, self._budget())
         if self._is_away(asked) and starting.has_ended(self.target, self.journal):
             self._start(url)
             return
@@ -101,6 +104,21 @@ class _Reload:
         taking_over.restart(self.target, self.journal)
         if not self.journal.dry_run:
             self._refuse(served.examine(self.target, url, self._budget()), "it was restarted")
+
+    def _misses_one(self, asked: Examined) -> bool:
+        return asked.finding is not None and asked.finding.failure_type == "collection_missing"
+
+    def _end_exchanges(self) -> int:
+        """How many names were nobody's since whoever gave them away was killed."""
+        from recovery.components.chromadb import exclusive, served_swap
+        from recovery.components.chromadb.editing import ChromaEditor
+
+        seconds = self._budget().seconds
+        with (
+            exclusive.alone_on_server(self.target, min(BUSY_SECONDS, seconds)),
+            ChromaEditor.of(self.target, seconds) as editor,
+        ):
+            return served_swap.settle(editor, self.journal)
 
     def _is_away(self, asked: Examined) -> bool:
         return asked.finding is not None and asked.finding.failure_type in starting.AWAY

@@ -106,6 +106,30 @@ class ChromaEditor(ChromaServer):
         said = {"offset": offset, "limit": limit, "include": list(include)}
         return self._get(identity, said, include)
 
+    def pages(
+        self, identity: str, size: int, include: Sequence[str] = EVERYTHING
+    ) -> Iterator[Records]:
+        """All of its records; pages become smaller where they turn out to be too long."""
+        offset = 0
+        while True:
+            page, size = self.page(identity, offset, size, include)
+            if not page["ids"]:
+                return
+            yield page
+            offset += len(page["ids"])
+
+    def page(
+        self, identity: str, offset: int, size: int, include: Sequence[str] = EVERYTHING
+    ) -> tuple[Records, int]:
+        """One page, and the size that it had to have."""
+        while True:
+            try:
+                return self.read(identity, offset, size, include), size
+            except Overlong as error:
+                if size == 1:
+                    raise RemedyError("a record is too long to be read") from error
+                size = max(size // 4, 1)
+
     def read_ids(
         self, identity: str, ids: Sequence[str], include: Sequence[str] = EVERYTHING
     ) -> Records:

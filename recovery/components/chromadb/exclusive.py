@@ -12,8 +12,9 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from recovery.components.chromadb.server import ServerProcess
 from recovery.components.chromadb.target import ChromaTarget
@@ -23,6 +24,12 @@ from recovery.places import state_dir
 from recovery.runtime import Remaining
 
 _PAUSE = 0.05
+
+
+def alone_on_server(target: ChromaTarget, patience: float) -> AbstractContextManager[None]:
+    """The same for a server's database that is reached by its API alone; on this host only."""
+    named = (target.server or "", target.tenant, target.database)
+    return alone(Path("/", *(quote(part, safe="") for part in named)), patience)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import uuid
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def index_rebuild(target: ChromaTarget, parameters: IndexRebuild, journal: Journ
     if target.path is None:
         from recovery.components.chromadb.rebuilding import served_copy
 
-        served_copy.rebuild(target, journal)
+        served_copy.rebuild(target, parameters, journal)
         return
     Rebuild(target, target.path, parameters, journal).run()
 
@@ -183,7 +183,7 @@ class Rebuild:
             try:
                 self._try(one, is_last=number == ROUNDS - 1)
             except Overtaken:
-                self.journal.note(f"{one.name}: saved meanwhile by an application; once more")
+                self.journal.note(f"{one.name}: saved or replaced meanwhile; once more")
                 continue
             return
         raise StillUnhealthy(f"an application saves {one.name} faster than its index can be built")
@@ -194,14 +194,19 @@ class Rebuild:
         new = str(uuid.uuid4())
         try:
             with work.private_place(self.path) as private, ExitStack() as held:
+                built_in = self.path.stat().st_ino
                 if is_last:
                     self.journal.note(f"{one.name}: writers wait until its index is built")
+                    held.enter_context(self._alone())
                     connection = held.enter_context(writing(self.path, self._patience()))
                     verdict = self._build(one, private)
                 else:
                     verdict = self._build(one, private)
-                    held.enter_context(exclusive.alone(self.path, self._patience()))
+                    held.enter_context(self._alone())
                     connection = held.enter_context(writing(self.path, self._patience()))
+                if self.path.stat().st_ino != built_in:
+                    # Somebody went back to a snapshot: what was built is of another directory.
+                    raise Overtaken(one.name)
                 exchange = _exchange(one, verdict, new)
                 has_more = self._exchange(connection, exchange, verdict.get("index"), kept)
             self.done.append(exchange)
@@ -210,6 +215,11 @@ class Rebuild:
             if all(done.new != new for done in self.done):
                 remove_unused(self.path, iter([new]), self._patience())
             self._describe(kept)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """A snapshot copies for as long as it needs, and what was built costs more than to wait."""
+        patience = max(self._patience(), self.journal.remaining() / 2)
+        return exclusive.alone(self.path, patience)
 
     def _build(self, one: Damaged, private: Path) -> dict[str, Any]:
         self._see_room(one)
@@ -340,10 +350,10 @@ def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept:
 
     Raises ``WouldOverwrite`` where records came since, ``NotKept`` where an old index is gone.
     """
-    if target.path is None or "path" not in kept.facts:
-        from recovery.components.chromadb.rebuilding import served_copy
+    if "path" not in kept.facts:
+        from recovery.components.chromadb import served_replacement
 
-        served_copy.undo(target, journal, kept)
+        served_replacement.undo(target, journal, kept)
         return
     path = Path(kept.facts["path"])
     exchanges = [Exchange.from_dict(plain) for plain in kept.facts["exchanges"]]
@@ -364,9 +374,9 @@ def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept:
 def discard(target: ChromaTarget, parameters: IndexRebuild, kept: Kept) -> None:
     """Remove the indexes that no collection has any more."""
     if "path" not in kept.facts:
-        from recovery.components.chromadb.rebuilding import served_copy
+        from recovery.components.chromadb import served_replacement
 
-        served_copy.discard(target, kept)
+        served_replacement.discard(target, kept)
         return
     path = Path(kept.facts["path"])
     if not path.is_dir():

@@ -21,6 +21,11 @@ def undo(target: ChromaTarget, parameters: SnapshotRollback, journal: Journal, k
     Raises ``NotKept`` where the one from before is gone, ``WouldOverwrite`` where records were
     written since and that may not be undone with it.
     """
+    if "path" not in kept.facts:
+        from recovery.components.chromadb import served_replacement
+
+        served_replacement.undo(target, journal, kept)
+        return
     if target.path is None:
         raise NotConfigured("the target has no path any more", {"key": "path"})
     path = target.path
@@ -35,8 +40,11 @@ def undo(target: ChromaTarget, parameters: SnapshotRollback, journal: Journal, k
     journal.tell_applications("applications asked to open it anew", "reopen")
 
 
-def discard(_target: ChromaTarget, _parameters: SnapshotRollback, kept: Kept) -> None:
-    """Remove the directory that was put aside."""
+def discard(target: ChromaTarget, _parameters: SnapshotRollback, kept: Kept) -> None:
+    """Remove the directory or the collections that were put aside."""
+    from recovery.components.chromadb import served_replacement
+
+    served_replacement.discard(target, kept)
     aside = kept.facts.get("aside")
     if aside is not None and kept.recovery_id in aside:
         swap.remove(Path(aside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from recovery.components.chromadb import sampling
+from recovery.components.chromadb import neighbours, sampling
 from recovery.components.chromadb.api import ChromaServer, ServedCollection, Unanswered
 from recovery.components.chromadb.findings import Budget, Examined, Finding, from_names
 from recovery.components.chromadb.target import ChromaTarget
@@ -41,7 +41,8 @@ def _converse(
     target: ChromaTarget, server: ChromaServer, budget: Budget, examined: Examined
 ) -> None:
     listed = _greet(target, server, examined)
-    mixed = random.sample(listed, len(listed))
+    own = [one for one in listed if _is_own(target, one.name)]
+    mixed = random.sample(own, len(own))
     few = sorted(mixed, key=lambda found: found.name not in target.collections)[:MOST_COLLECTIONS]
     asked = 0
     for collection in few:
@@ -59,14 +60,32 @@ def _greet(
     server.heartbeat()
     listed = server.collections(target.collections)
     latency_ms = round((time.perf_counter() - began) * 1000, 2)
-    names = [collection.name for collection in listed]
-    examined.figures.update(latency_ms=latency_ms, collections=len(names), depth="names")
-    examined.finding = from_names(list(target.collections), names, is_empty=not names)
+    names = {collection.name for collection in listed}
+    own = sum(_is_own(target, name) for name in names)
+    examined.figures.update(latency_ms=latency_ms, collections=own, depth="names")
+    missing = from_names(list(target.collections), list(names), is_empty=not names)
+    examined.finding = missing or _cut_off(names)
     if examined.finding is None and latency_ms > target.thresholds.latency_ms:
         examined.finding = Finding(
             failure_type="high_latency", summary=f"heartbeat and names took {latency_ms} ms"
         )
     return listed
+
+
+def _is_own(target: ChromaTarget, name: str) -> bool:
+    """What an exchange put aside may be as damaged as it was; nobody is served from it."""
+    return name in target.collections or not neighbours.is_one(name)
+
+
+def _cut_off(names: set[str]) -> Finding | None:
+    """Whoever exchanges them lets a name be nobody's for milliseconds; a killed one, for ever."""
+    found = next(neighbours.cut_off(names), None)
+    if found is None:
+        return None
+    return Finding(
+        failure_type="collection_missing",
+        summary=f"{found.name}: not there; its exchange was cut off, {found.owner} is due",
+    )
 
 
 def _examine(

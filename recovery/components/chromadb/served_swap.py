@@ -10,32 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from recovery.components.chromadb.editing import ChromaEditor, Records
+from recovery.components.chromadb.neighbours import beside, cut_off
 from recovery.components.chromadb.swap import Place
-from recovery.errors import NotKept, NotReplaceable, OwnerChanged, RemedyError, WouldOverwrite
+from recovery.errors import NotKept, OwnerChanged, RemedyError, WouldOverwrite
 from recovery.strategy import Journal, Kept
 
 FACT = "served_swaps"
-LONGEST_NAME = 512
+MADE = "served_made"
+"""The names beside which a recovery made a collection, written down before it did."""
 COLUMNS = ("documents", "metadatas", "uris")
 """What a content is known by. Not the vectors: an index may round those that it normalized."""
 PAGE = 1_000
-
-_NEIGHBOUR = re.compile(r"(?P<name>.+)\.(?P<kind>new|aside|undone)\.(?P<short>[0-9a-f]{8})")
-
-
-def beside(name: str, kind: str, recovery_id: str) -> str:
-    """The name of a collection's neighbour: ``new`` before it has the name, ``aside`` for the one
-    that had it, ``undone`` for one that had it for a while. Raises ``NotReplaceable``."""
-    found = f"{name}.{kind}.{hashlib.sha256(recovery_id.encode()).hexdigest()[:8]}"
-    if len(found) > LONGEST_NAME:
-        raise NotReplaceable(f"the name of collection {name[:40]}… is too long to be put aside")
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +36,16 @@ class Content:
     digest: str
 
     @classmethod
-    def read(cls, editor: ChromaEditor, identity: str) -> Self:
+    def of(cls, pages: Iterable[Records]) -> Self:
         records = total = 0
-        while (page := editor.read(identity, records, PAGE, COLUMNS))["ids"]:
+        for page in pages:
             records += len(page["ids"])
             total += sum(_digests(page))
         return cls(records=records, digest=f"{total % 2**256:064x}")
+
+    @classmethod
+    def read(cls, editor: ChromaEditor, identity: str) -> Self:
+        return cls.of(editor.pages(identity, PAGE, COLUMNS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,14 +157,22 @@ def known(kept: Kept) -> list[ServedSwap]:
     return [ServedSwap.from_dict(plain) for plain in kept.facts.get(FACT, ())]
 
 
+def is_kept(kept: Kept) -> bool:
+    """Whether the recovery worked on a server's collections at all."""
+    return FACT in kept.facts or MADE in kept.facts
+
+
+def summary(swaps: list[ServedSwap]) -> str:
+    """What is kept, in a line; nothing where nothing is."""
+    names = ", ".join(sorted(one.name for one in swaps))
+    return f"the collection from before of {names}"[:160] if names else ""
+
+
 def perform(editor: ChromaEditor, swap: ServedSwap, journal: Journal) -> None:
     """Write down what is to be exchanged, and do it. What came of it is the caller's to prove."""
     kept = journal.keep()
     swaps = [one for one in known(kept) if one.name != swap.name] + [swap]
-    names = ", ".join(sorted(one.name for one in swaps))
-    kept.store(
-        f"the collection from before of {names}"[:160], **{FACT: [asdict(one) for one in swaps]}
-    )
+    kept.store(summary(swaps), **{FACT: [asdict(one) for one in swaps]})
     journal.change(
         f"{swap.name}: new collection in place of the old one",
         lambda: swap.forward(editor),
@@ -179,21 +181,20 @@ def perform(editor: ChromaEditor, swap: ServedSwap, journal: Journal) -> None:
     )
 
 
-def settle(editor: ChromaEditor, journal: Journal) -> None:
-    """Bring to an end what a killed process left between two renames, whoever's it was.
+def settle(editor: ChromaEditor, journal: Journal) -> int:
+    """Bring to an end what a killed process left between two renames, whoever's it was: how many.
 
     Only a name that is nobody's, with both collections beside it, is such a moment.
     """
     ids = {found["name"]: str(found["id"]) for found in editor.all()}
-    for name, short in _between(ids):
-        kind = "new" if f"{name}.new.{short}" in ids else "aside"
+    found = list(cut_off(ids))
+    for cut in found:
         journal.change(
-            f"{name}: an exchange that was cut off is "
-            + ("finished" if kind == "new" else "undone"),
-            lambda name=name, found=f"{name}.{kind}.{short}": editor.rename(  # type: ignore[misc]
-                ids[found], name
-            ),
+            f"{cut.name}: an exchange that was cut off is "
+            + ("finished" if cut.is_forward else "undone"),
+            lambda cut=cut: editor.rename(ids[cut.owner], cut.name),  # type: ignore[misc]
         )
+    return len(found)
 
 
 def undo(editor: ChromaEditor, journal: Journal, kept: Kept) -> None:
@@ -206,18 +207,13 @@ def undo(editor: ChromaEditor, journal: Journal, kept: Kept) -> None:
 
 
 def discard(editor: ChromaEditor, kept: Kept) -> None:
-    """Delete what the recovery put aside, once its retention has ended."""
+    """Delete what the recovery put aside or left half made, once its retention has ended."""
     for swap in known(kept):
         swap.discard(editor)
-
-
-def _between(ids: dict[str, str]) -> Iterator[tuple[str, str]]:
-    for found in map(_NEIGHBOUR.fullmatch, ids):
-        if found is None or found["kind"] != "aside" or found["name"] in ids:
-            continue
-        name, short = found["name"], found["short"]
-        if f"{name}.new.{short}" in ids or f"{name}.undone.{short}" in ids:
-            yield name, short
+    for name in kept.facts.get(MADE, ()):
+        found = editor.find(beside(name, "new", kept.recovery_id))
+        if found is not None:
+            editor.drop(found["name"], found["id"])
 
 
 def _is_there(editor: ChromaEditor, identity: str, name: str) -> bool:

@@ -49,9 +49,11 @@ class SnapshotRollback(Parameters):
 
 
 class RollbackScope(Scope):
-    """``snapshot``: this one, and no other."""
+    """``snapshot``: this one, and no other. ``collection``, of an export alone: only this one,
+    whatever its state."""
 
     snapshot: str | None = None
+    collection: str | None = None
 
 
 @strategy(
@@ -68,7 +70,17 @@ class RollbackScope(Scope):
 def snapshot_rollback(target: ChromaTarget, parameters: SnapshotRollback, journal: Journal) -> None:
     """Raises ``NotConfigured``, ``NoSnapshot``, ``SnapshotDamaged`` where none can be used, and
     what stopping, replacing and starting raise; then the directory is the one from before."""
+    scope = journal.scope if isinstance(journal.scope, RollbackScope) else RollbackScope()
+    if target.path is None:
+        # Every worker knows every task; only who runs this one pays for the HTTP client.
+        from recovery.components.chromadb.served_rollback import ServedRollback
+
+        catalogue = taking.catalogue_of(target)
+        ServedRollback(target, catalogue, parameters, scope, journal).run()
+        return
     path, catalogue = taking.settings(target)
+    if scope.collection is not None:
+        raise RemedyError("a directory goes back whole; a collection is for a target without path")
     with exclusive.alone(path, min(BUSY_SECONDS, journal.remaining())):
         _Rollback(target, path, catalogue, parameters, journal).run()
 

@@ -5,11 +5,17 @@ Nobody is interrupted by it, and whoever has files of it within reach looks at t
 
 from __future__ import annotations
 
+import time
+
 from recovery.components.chromadb.target import ChromaTarget
-from recovery.errors import NoSuchProcess, RuntimeUnavailable
+from recovery.deadline import Deadline
+from recovery.errors import NoSuchProcess, RuntimeUnavailable, TargetUnreachable
 from recovery.strategy import Journal
 
 AWAY = frozenset({"connection_error", "connection_timeout"})
+PATIENCE_SECONDS = 15.0
+"""How long a server is waited for that others start: a restart policy, a supervisor."""
+PAUSE = 1.0
 NOBODY = "the policy has no runtime to start it with"
 
 
@@ -33,3 +39,30 @@ def start(target: ChromaTarget, journal: Journal) -> None:
     from recovery.components.chromadb.server import ServerProcess
 
     journal.change("server started", ServerProcess(target, journal.remaining).start)
+
+
+def await_answer(target: ChromaTarget, journal: Journal, patience: float = 0.0) -> None:
+    """Start a server whose process has ended, or wait for whoever else starts it.
+
+    Raises ``TargetUnreachable`` where it stays away for ``patience`` seconds.
+    """
+    within = Deadline(min(patience, journal.remaining()))
+    while (summary := is_silent(target)) is not None:
+        if not journal.dry_run and has_ended(target, journal):
+            start(target, journal)
+            return
+        if within.left() <= 0:
+            nobody = "" if target.runtime else f"; {NOBODY}"
+            raise TargetUnreachable(f"{summary}{nobody}")
+        time.sleep(min(PAUSE, journal.remaining()))
+
+
+def is_silent(target: ChromaTarget) -> str | None:
+    """What it means that the server does not answer; None where it does, whatever it says."""
+    from recovery.components.chromadb import served
+    from recovery.components.chromadb.findings import Budget
+
+    if target.server is None:
+        return None
+    found = served.listen(target, target.server, Budget(target.answer_timeout)).finding
+    return found.summary if found and found.failure_type in AWAY else None

@@ -77,6 +77,8 @@ class Conversation:
         # Every worker imports the remedies; only one that asks an Open WebUI pays for its client.
         import httpx
 
+        from recovery.reaching import Bounded
+
         self.base_url = base_url
         self.seconds = seconds
         self._ends = time.monotonic() + seconds
@@ -92,6 +94,8 @@ class Conversation:
             trust_env=False,
             follow_redirects=False,
         )
+        pool: Any = self._client._transport._pool  # type: ignore[attr-defined]  # noqa: SLF001
+        pool._network_backend = Bounded(pool._network_backend)  # noqa: SLF001
 
     def __enter__(self) -> Self:
         return self

@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from recovery.components.chromadb import served_swap
+from recovery.components.chromadb.collection_reload import collection_reload
 from recovery.components.chromadb.editing import ChromaEditor
-from recovery.components.chromadb.served_swap import ServedSwap, beside
+from recovery.components.chromadb.neighbours import beside
+from recovery.components.chromadb.probe import light, probe
+from recovery.components.chromadb.served_swap import ServedSwap
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import NotKept, NotReplaceable, OwnerChanged, WouldOverwrite
+from recovery.strategy import Parameters
 from tests.chroma import ServedChroma
 from tests.journals import RECOVERY, MemoryJournal
 
@@ -173,6 +177,28 @@ def test_killed_between_the_renames_it_is_finished_by_the_next_run(
 
     assert names(editor)["notes"] == swap.new
     assert names(editor)[swap.beside("aside")] == swap.old
+
+
+@pytest.mark.kill
+def test_what_was_cut_off_is_seen_by_the_probe_and_ended_by_a_reload(
+    target: ChromaTarget,
+    editor: ChromaEditor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Although no policy says that the collection must be there."""
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    target = target.model_copy(update={"answer_timeout": 20})
+    swap = prepared(editor)
+    killed(target, 1, lambda held: served_swap.perform(held, swap, MemoryJournal(tmp_path)))
+    found = probe(target, SECONDS)
+    assert (found.failure_type, light(target, SECONDS).failure_type) == ("collection_missing",) * 2
+    assert "its exchange was cut off" in found.summary
+
+    collection_reload.remedy(target, Parameters(), MemoryJournal(tmp_path, recovery_id="other"))
+
+    assert probe(target, SECONDS).healthy
+    assert names(editor)["notes"] == swap.new
 
 
 @pytest.mark.kill

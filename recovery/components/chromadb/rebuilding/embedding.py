@@ -63,8 +63,8 @@ def embed(order: EmbedOrder) -> dict[str, Any]:
     progress = Progress(len(missing), "embedded")
     embedded = 0
     with Supplement(place / orders.SUPPLEMENT, found.dimension or 0) as supplement:
-        for names, texts in _pages(_documents(order, found, missing)):
-            supplement.add(names, _call(function, texts, found.dimension))
+        for names, texts in pages(_documents(order, found, missing)):
+            supplement.add(names, call(function, texts, found.dimension))
             embedded += len(names)
             progress.add(len(names))
     return {
@@ -104,7 +104,8 @@ def _known(named: str, recorded: dict[str, Any]) -> Any:
     return kind.build_from_config(settings) if settings else kind()
 
 
-def _call(function: Embed, texts: list[str], dimension: int | None) -> Matrix:
+def call(function: Embed, texts: list[str], dimension: int | None) -> Matrix:
+    """Raises ``Unavailable``."""
     try:
         given: Matrix = np.asarray(function(texts), dtype=np.float32)
     except Exception as error:
@@ -123,7 +124,7 @@ def _documents(order: EmbedOrder, found: Stock, wanted: set[str]) -> Iterator[tu
                 yield name, text
 
 
-def _pages(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
+def pages(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
     iterator = iter(documents)
     while page := list(islice(iterator, AT_ONCE)):
         yield [name for name, _ in page], [text for _, text in page]
@@ -133,17 +134,22 @@ def _compare(order: EmbedOrder, found: Stock, salvaged: Salvage, function: Embed
     """How many known vectors were given once more. Raises ``Unavailable`` where others were."""
     known = dict(islice(_survivors(found, salvaged), SURVIVORS))
     unlike = compared = 0
-    for names, texts in _pages(_documents(order, found, set(known))):
-        given = _call(function, texts, found.dimension)
+    for names, texts in pages(_documents(order, found, set(known))):
+        given = call(function, texts, found.dimension)
         for name, vector in zip(names, given, strict=True):
             compared += 1
-            unlike += _cosine(known[name], vector) < ALIKE
+            unlike += cosine(known[name], vector) < ALIKE
+    refuse_unlike(unlike, compared)
+    return compared
+
+
+def refuse_unlike(unlike: int, compared: int) -> None:
+    """Raises ``Unavailable`` where too many vectors that are known were given otherwise."""
     if unlike > compared * MOST_UNLIKE:
         raise Unavailable(
             f"the function gives other vectors than {unlike} of {compared} that are still known:"
             " it is not the one that embedded this collection"
         )
-    return compared
 
 
 def _survivors(found: Stock, salvaged: Salvage) -> Iterator[tuple[str, Matrix]]:
@@ -156,7 +162,7 @@ def _survivors(found: Stock, salvaged: Salvage) -> Iterator[tuple[str, Matrix]]:
         yield from zip(names, vectors, strict=True)
 
 
-def _cosine(one: Matrix, other: Matrix) -> float:
+def cosine(one: Matrix, other: Matrix) -> float:
     norms = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / norms if norms else 1.0
 

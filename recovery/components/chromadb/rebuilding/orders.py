@@ -17,6 +17,8 @@ from typing import Any
 
 MISSING = "missing.jsonl"
 SUPPLEMENT = "supplement"
+TEXTS = "texts.jsonl"
+KNOWN = "known.jsonl"
 INDEX = "index"
 """Names within the folder of one rebuild."""
 
@@ -64,6 +66,20 @@ class EmbedOrder:
     function: str
     timeout: float
     patience: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextsOrder:
+    """Embed the documents that ``TEXTS`` in ``place`` has; ``KNOWN`` has some with their vectors.
+
+    ``recorded``: what the collection says of its embedding function.
+    """
+
+    place: str
+    function: str
+    recorded: dict[str, Any]
+    dimension: int
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,12 @@ from typing import IO, Any
 from recovery import tether
 from recovery.components.chromadb.child import bare_environment
 from recovery.components.chromadb.rebuilding import orders
-from recovery.components.chromadb.rebuilding.orders import BuildOrder, EmbedOrder, SurveyOrder
+from recovery.components.chromadb.rebuilding.orders import (
+    BuildOrder,
+    EmbedOrder,
+    SurveyOrder,
+    TextsOrder,
+)
 from recovery.errors import (
     DeadlineExceeded,
     NothingKept,
@@ -39,7 +44,7 @@ _END = ""
 _FULL = ("No space left", "disk is full", "database or disk is full", "(code: 13)")
 _DENIED = ("Permission denied", "PermissionError", "readonly database", "unable to open database")
 
-Order = SurveyOrder | BuildOrder | EmbedOrder
+Order = SurveyOrder | BuildOrder | EmbedOrder | TextsOrder
 Told = Callable[[str, int], None]
 """What is being done, and how many percent of it are."""
 

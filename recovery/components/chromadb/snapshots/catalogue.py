@@ -152,6 +152,10 @@ class Catalogue:
         except OSError as error:
             raise NotCopied(f"{self.directory} cannot be written: {error.strerror}") from error
 
+    def forget_attempt(self) -> None:
+        """Nothing was begun: the next may come at once."""
+        (self.directory / ATTEMPT).unlink(missing_ok=True)
+
     def tried_ago(self, now: datetime) -> float | None:
         """Seconds since one was last begun, whatever became of it; None where nobody knows."""
         try:

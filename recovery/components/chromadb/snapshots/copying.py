@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recovery.components.chromadb.database import JOURNALS, NAME
+from recovery.components.chromadb.rebuilding.work import PREFIX as REBUILDING
 from recovery.deadline import Deadline
 from recovery.errors import NotCopied, TargetUnreachable
 from recovery.runtime import Remaining
@@ -132,6 +133,10 @@ class DirectoryCopy:
         for base, folders, names in os.walk(self.source, onerror=_raise):
             here = Path(base).relative_to(self.source)
             for name in list(folders):
+                if name.startswith(REBUILDING):
+                    # Of an index that is being built, which never stands still and is no data.
+                    folders.remove(name)
+                    continue
                 info = (Path(base) / name).lstat()
                 if not stat.S_ISDIR(info.st_mode) or info.st_dev != device:
                     folders.remove(name)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recovery.components.chromadb import exclusive
+from recovery.components.chromadb import exclusive, neighbours
 from recovery.components.chromadb.editing import ChromaEditor, heard
 from recovery.components.chromadb.snapshots import archive, manifest, verifying
 from recovery.components.chromadb.snapshots.catalogue import Catalogue
@@ -38,7 +38,10 @@ Note = Callable[[str], None]
 def take(target: ChromaTarget, ref: str, catalogue: Catalogue, note: Note) -> Manifest:
     """Take, verify and keep one. Raises ``RemedyError`` of every kind, and then nothing is kept."""
     remaining = Deadline(target.snapshots.timeout).remaining
-    with exclusive.alone(catalogue.directory, BUSY_SECONDS):
+    with (
+        exclusive.alone_on_server(target, BUSY_SECONDS),
+        exclusive.alone(catalogue.directory, BUSY_SECONDS),
+    ):
         catalogue.sweep()
         catalogue.note_attempt()
         made = _Export(target, ref, catalogue, remaining, note).run()
@@ -98,7 +101,8 @@ class _Export:
 
     def _read(self, editor: ChromaEditor, exported: Path) -> tuple[StoredCollection, ...]:
         found = []
-        for number, listed in enumerate(editor.all()):
+        own = (one for one in editor.all() if not neighbours.is_one(one["name"]))
+        for number, listed in enumerate(own):
             name = f"{number:05d}.jsonl"
             reader = CollectionReader(editor, listed, self._room, self.remaining)
             try:

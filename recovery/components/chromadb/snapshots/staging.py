@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -50,8 +51,11 @@ def stage(
         staged.mkdir(mode=0o700)
         archive.unpack(catalogue.archive(chosen.name), chosen, staged, remaining)
         _hand_over(path, staged)
-        figures = _inspect(target, staged, chosen, remaining)
-        _sync_all(staged)
+        with ThreadPoolExecutor(1) as beside:
+            # Whoever looks at it reads alone, so it may go to the disk meanwhile.
+            synced = beside.submit(_sync_all, staged)
+            figures = _inspect(target, staged, chosen, remaining)
+            synced.result()
     except OSError as error:
         raise NotCopied(f"{error.filename or staged}: {error.strerror}") from error
     return figures

@@ -26,7 +26,7 @@ from recovery.components.chromadb.snapshots.copying import DirectoryCopy
 from recovery.components.chromadb.snapshots.manifest import Manifest
 from recovery.components.chromadb.target import ChromaTarget, Method
 from recovery.deadline import Deadline
-from recovery.errors import NotConfigured, NotCopied, SnapshotDamaged
+from recovery.errors import NotConfigured, NotCopied, SnapshotDamaged, TargetBusy
 from recovery.runtime import Remaining
 
 ROUNDS = 3
@@ -78,9 +78,7 @@ def take(
     path, catalogue = settings(target)
     how = method or target.snapshots.method
     remaining = Deadline(target.snapshots.timeout).remaining
-    with exclusive.alone(path, BUSY_SECONDS):
-        leftovers.settle(path)
-        exclusive.start_again(target, path, Deadline(START_SECONDS).remaining)
+    with exclusive.alone(catalogue.directory, BUSY_SECONDS):
         catalogue.sweep()
         catalogue.note_attempt()
         for number in range(ROUNDS):
@@ -90,10 +88,22 @@ def take(
                 if number == ROUNDS - 1:
                     raise
                 note(f"taken again: {error.message}")
+            except TargetBusy:
+                catalogue.forget_attempt()
+                raise
             else:
-                catalogue.retain(target.snapshots.keep, note)
+                _retain(path, catalogue, target.snapshots.keep, note)
                 return made
     raise AssertionError("unreachable")
+
+
+def _retain(path: Path, catalogue: Catalogue, keep: int, note: Note) -> None:
+    """Not while a rollback may be reading one of them; the next snapshot does it then."""
+    try:
+        with exclusive.alone(path, 0):
+            catalogue.retain(keep, note)
+    except TargetBusy as error:
+        note(f"retention waits for the next snapshot: {error.message}")
 
 
 @dataclass(slots=True)
@@ -159,11 +169,15 @@ class _Taking:
         return made
 
     def _copy(self, place: Path) -> tuple[datetime, DirectoryCopy]:
-        copy = DirectoryCopy(self.path, place, self.remaining)
-        copy.ahead()
-        with self._server_stopped() if self.method == "stop" else _undisturbed():
-            copy.finish()
-        return datetime.now(UTC), copy
+        """The directory is nobody else's for so long; what comes after holds up no repair."""
+        with exclusive.alone(self.path, BUSY_SECONDS):
+            leftovers.settle(self.path)
+            exclusive.start_again(self.target, self.path, Deadline(START_SECONDS).remaining)
+            copy = DirectoryCopy(self.path, place, self.remaining)
+            copy.ahead()
+            with self._server_stopped() if self.method == "stop" else _undisturbed():
+                copy.finish()
+            return datetime.now(UTC), copy
 
     @contextmanager
     def _server_stopped(self) -> Iterator[None]:

@@ -68,7 +68,7 @@ def ask(
             text=True,
             timeout=seconds,
             check=False,
-            env=child.bare_environment(),
+            env=child.bare_environment() | child.ONE_THREAD,
             cwd=folder,
         )
     except subprocess.TimeoutExpired as error:
