@@ -127,43 +127,44 @@ imports = (
 enable_utc = True
 timezone = "UTC"
 
-# `expires`: an overdue tick is dropped, never queued behind the next one.
+# No `expires` anywhere: see workers.schedule. Each tick does what is due by the control plane's
+# clock, so that one that is late does no harm.
 beat_schedule: dict[str, dict[str, Any]] = {
     "reconcile": {
         "task": "recovery.reconcile",
         "schedule": 2.0,
-        "options": {"expires": 2.0, "ignore_result": True},
+        "options": {"ignore_result": True},
     },
     "follow-decisions": {
         "task": "recovery.follow_decisions",
         "schedule": 5.0,
-        "options": {"expires": 5.0, "ignore_result": True},
+        "options": {"ignore_result": True},
     },
     "deliver-alerts": {
         "task": "recovery.deliver_alerts",
         "schedule": 5.0,
-        "options": {"expires": 5.0, "ignore_result": True},
+        "options": {"ignore_result": True},
     },
     "close-refused-bursts": {
         "task": "recovery.close_refused_bursts",
         "schedule": 30.0,
-        "options": {"expires": 30.0, "ignore_result": True},
+        "options": {"ignore_result": True},
     },
     "visit-hosts": {
         "task": "recovery.visit_hosts",
         "schedule": 300.0,
-        "options": {"expires": 300.0, "ignore_result": True},
+        "options": {"ignore_result": True},
     },
     "follow-routes": {
         "task": "recovery.openwebui.follow_routes",
         "schedule": 10.0,
-        "options": {"expires": 10.0, "ignore_result": True},
+        "options": {"ignore_result": True},
     },
     # A day is sealed within the hour after its end, and a seal that failed is tried again.
     "seal-audit": {
         "task": "recovery.seal_audit",
         "schedule": 3600.0,
-        "options": {"expires": 3600.0, "ignore_result": True},
+        "options": {"ignore_result": True},
     },
 }
 # Where the directory is, each looks by itself whether a snapshot is due; what a killed one left is
@@ -175,12 +176,11 @@ for _ref in snapshots.refs(_policy):
         "kwargs": {"target": str(_ref)},
         "options": {
             "queue": _policy.queue(_ref),
-            "expires": 60.0,
             "ignore_result": True,
             **producer.snapshot_limits(_policy, _ref),
         },
     }
-# No `expires`: see workers.schedule. A round that is late finds its looks given away already.
+# A round that is late finds its looks given away already.
 beat_schedule |= {
     queue: {
         "task": "recovery.probe",

@@ -17,8 +17,6 @@ SWEEP = "recovery.sweep_kept"
 ANSWER_SECONDS = 1.0
 """How long workers may take to say which queues they consume."""
 
-VISIT_EXPIRES_SECONDS = 300.0
-
 log = structlog.get_logger()
 
 
@@ -78,7 +76,7 @@ def visit_hosts() -> list[str]:
     reconcile.forget_departed(context.control(), context.policy())
     queues = host_queues(app.control.inspect(timeout=ANSWER_SECONDS).active_queues() or {})
     for queue in queues:
-        app.send_task(SWEEP, queue=queue, ignore_result=True, expires=VISIT_EXPIRES_SECONDS)
+        app.send_task(SWEEP, queue=queue, ignore_result=True)
     return queues
 
 

@@ -8,6 +8,7 @@ from recovery.events import TargetRef
 from recovery.returning import Way
 from workers import context
 from workers.app import app
+from workers.schedule import MOST_WAITING, waiting
 from workers.task import nudge_notify, strategy_task
 
 FOLLOW_ROUTE = "recovery.openwebui.follow_route"
@@ -22,15 +23,15 @@ def follow_routes() -> int:
     """Have every Open WebUI's route looked after, each on a worker that reaches it."""
     policy = context.policy()
     own = [ref for ref in policy.target_refs() if ref.component == "openwebui"]
-    for ref in own:
-        app.send_task(
-            FOLLOW_ROUTE,
-            args=[str(ref)],
-            queue=producer.queue_of(policy, ref),
-            ignore_result=True,
-            expires=returning.LOOK_SECONDS,
-        )
-    return len(own)
+    sent = 0
+    with app.connection_for_write() as connection:
+        for ref in own:
+            queue = producer.queue_of(policy, ref)
+            # Where nobody takes them, one more helps nobody.
+            if waiting(connection.default_channel, queue) < MOST_WAITING:
+                app.send_task(FOLLOW_ROUTE, args=[str(ref)], queue=queue, ignore_result=True)
+                sent += 1
+    return sent
 
 
 @app.task(name=FOLLOW_ROUTE, ignore_result=True)

@@ -10,7 +10,7 @@ from celery import Task
 
 from recovery import lifecycle, producer
 from recovery.events import Assignment, TargetRef
-from recovery.strategy import find_strategy
+from recovery.finding import find_strategy
 from workers import context
 from workers.app import app
 
@@ -83,4 +83,4 @@ def _show(task: Task[..., Any], text: str, percent: int) -> None:
 
 def nudge_notify() -> None:
     """Have alerts delivered now; beat does it anyway, so a lost message only costs seconds."""
-    app.send_task(DELIVER_ALERTS, queue=NOTIFY_QUEUE, ignore_result=True, expires=30)
+    app.send_task(DELIVER_ALERTS, queue=NOTIFY_QUEUE, ignore_result=True)

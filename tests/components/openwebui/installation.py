@@ -105,6 +105,7 @@ def write(
     strategies: list[dict[str, Any]] | None = None,
     *,
     effective_after: str = "300s",
+    **limits: Any,
 ) -> Path:
     block = {
         "priority": "medium",
@@ -124,6 +125,7 @@ def write(
             "openwebui": block,
             "max_attempts_per_hour": 20,
             "effective_after_seconds": effective_after,
+            **limits,
         },
         sections={"degraded_modes": modes},
     )
