@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from recovery.strategy import find_strategy
+from recovery.finding import find_strategy
 from workers import context, task
 from workers.app import app
 

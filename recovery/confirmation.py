@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from recovery.errors import NotConfirmed
 from recovery.events import ALL_ELSE_FAILED, ProbeReport, Source
-from recovery.strategy import find_component
+from recovery.finding import find_component
 
 if TYPE_CHECKING:
     from recovery.config import StrategyPolicy

@@ -21,9 +21,10 @@ from recovery.events import (
     TargetRef,
     Verdict,
 )
+from recovery.finding import find_component
 from recovery.messages import check_scope, read_event
 from recovery.selection import ladder, select
-from recovery.strategy import COMPONENTS, FailureType, find_component
+from recovery.strategy import COMPONENTS, FailureType
 
 if TYPE_CHECKING:
     from recovery.config import Policy, StrategyPolicy

@@ -9,7 +9,7 @@ import structlog
 
 from recovery.controlplane import reachable
 from recovery.errors import ControlPlaneUnavailable, RemedyError
-from recovery.strategy import find_evidence
+from recovery.finding import find_evidence
 from recovery.text import plain
 
 if TYPE_CHECKING:

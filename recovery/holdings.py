@@ -24,8 +24,8 @@ from recovery.errors import (
     UnknownRecovery,
 )
 from recovery.events import TargetRef
+from recovery.finding import find_discard
 from recovery.keeping import KeptEntry, KeptFolder, KeptState, Shelf
-from recovery.strategy import find_discard
 
 if TYPE_CHECKING:
     from recovery.config import Environment, Policy

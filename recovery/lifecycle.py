@@ -33,11 +33,12 @@ from recovery.errors import (
     StillUnhealthy,
 )
 from recovery.events import Assignment, Outcome, ProbeReport, Result, Stage
+from recovery.finding import find_component, find_probe, find_proof, find_undo
 from recovery.journal import RecordingJournal, Told, tell_nobody
 from recovery.keeping import KeptFolder, KeptState
 from recovery.memory import TargetMemory
 from recovery.messages import FIGURES
-from recovery.strategy import Scope, find_component, find_probe, find_proof, find_undo
+from recovery.strategy import Scope
 
 if TYPE_CHECKING:
     from recovery.config import Policy, StrategyPolicy

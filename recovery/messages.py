@@ -15,7 +15,8 @@ from pydantic_core import from_json
 
 from recovery.errors import InvalidEvent
 from recovery.events import FailureEvent, Source, TargetRef
-from recovery.strategy import COMPONENTS, StrictModel, find_component, unknown
+from recovery.finding import find_component
+from recovery.strategy import COMPONENTS, StrictModel, unknown
 
 if TYPE_CHECKING:
     from recovery.config import Policy

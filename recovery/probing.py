@@ -17,9 +17,9 @@ import structlog
 from recovery import observations
 from recovery.controlplane import reachable
 from recovery.events import ProbeReport, TargetRef
+from recovery.finding import find_component, find_light_probe, find_probe
 from recovery.memory import reminded
 from recovery.observations import Depth, Follow, Judgement
-from recovery.strategy import find_component, find_light_probe, find_probe
 
 if TYPE_CHECKING:
     from recovery.config import Policy

@@ -16,8 +16,8 @@ from recovery import routing, upkeep
 from recovery.components.openwebui import homeward
 from recovery.components.openwebui.standing import as_the_policy_says
 from recovery.components.openwebui.target import OpenWebuiTarget
+from recovery.finding import find_component
 from recovery.memory import reminded
-from recovery.strategy import find_component
 
 if TYPE_CHECKING:
     from recovery.config import Policy

@@ -1,17 +1,10 @@
-"""How a component, its probe and its strategies are declared, and how they are found by name.
-
-A component is a folder ``recovery/components/<name>`` whose package declares ``COMPONENT``; a
-strategy is one function in the file named after it in that folder. Finding one imports only its
-own component, so a worker pays for nothing it does not repair.
-"""
+"""How a component, its probe and its strategies are declared; ``finding`` finds them by name."""
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
@@ -347,90 +340,6 @@ def strategy(
     return declare
 
 
-@cache
-def find_component(name: str) -> Component:
-    if name not in COMPONENTS:
-        raise unknown("component", name, COMPONENTS)
-    declared: Component = importlib.import_module(f"recovery.components.{name}").COMPONENT
-    return declared
-
-
-@cache
-def find_strategy(component: str, name: str) -> Strategy:
-    declared = find_component(component)
-    for planned in declared.planned:
-        if planned.name == name:
-            return planned
-    if name not in declared.strategies:
-        raise unknown("strategy", name, strategy_names(component))
-    module = importlib.import_module(f"recovery.components.{component}.{name}")
-    found: Strategy = getattr(module, name)
-    return found
-
-
-def strategy_names(component: str) -> tuple[str, ...]:
-    declared = find_component(component)
-    return (*declared.strategies, *(planned.name for planned in declared.planned))
-
-
-@cache
-def find_probe(component: str) -> Probe:
-    """Raises ``InvalidEvent`` where this release has no probe for the component."""
-    reference = find_component(component).probe
-    if reference is None:
-        raise InvalidEvent(
-            f"this release has no probe for {component}", {"field": "component", "value": component}
-        )
-    found: Probe = _load(reference)
-    return found
-
-
-@cache
-def find_light_probe(component: str) -> Probe:
-    """The component's probe itself where that is light enough."""
-    reference = find_component(component).light_probe
-    if reference is None:
-        return find_probe(component)
-    found: Probe = _load(reference)
-    return found
-
-
-@cache
-def find_evidence(component: str) -> Evidence | None:
-    reference = find_component(component).evidence
-    if reference is None:
-        return None
-    found: Evidence = _load(reference)
-    return found
-
-
-@cache
-def find_undo(component: str, name: str) -> Undo | None:
-    reference = find_strategy(component, name).undo
-    if reference is None:
-        return None
-    found: Undo = _load(reference)
-    return found
-
-
-@cache
-def find_proof(component: str, name: str) -> Probe | None:
-    reference = find_strategy(component, name).proof
-    if reference is None:
-        return None
-    found: Probe = _load(reference)
-    return found
-
-
-@cache
-def find_discard(component: str, name: str) -> Discard | None:
-    reference = find_strategy(component, name).discard
-    if reference is None:
-        return None
-    found: Discard = _load(reference)
-    return found
-
-
 def unknown(field_name: str, value: str, allowed: Iterable[str]) -> InvalidEvent:
     """The one way to say that something has no such name, with the names that there are."""
     names = sorted(allowed)
@@ -438,8 +347,3 @@ def unknown(field_name: str, value: str, allowed: Iterable[str]) -> InvalidEvent
         f"unknown {field_name} {value[:80]!r}; known: {', '.join(names) or 'none'}",
         {"field": field_name, "value": value[:80], "allowed": names},
     )
-
-
-def _load(reference: str) -> Any:
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recovery import strategy
+from recovery.finding import find_strategy
 from workers.app import app
 
 __all__ = ["app"]
@@ -19,7 +19,7 @@ __all__ = ["app"]
 # Long enough that some run at any moment.
 SECONDS = 0.2
 
-_found = strategy.find_strategy("redis", "reconnect")
+_found = find_strategy("redis", "reconnect")
 assert _found.remedy is not None
 _remedy = _found.remedy
 

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from recovery import dispatch, lease, lifecycle, strategy
+from recovery import dispatch, lease, lifecycle
+from recovery.finding import find_strategy
 from workers import context
 from workers.app import app
 
@@ -40,8 +41,8 @@ dispatch.dispatch = before("dispatch", dispatch.dispatch)
 lease.claim = before("claim", lease.claim)
 lifecycle.conclude = before("conclude", lifecycle.conclude)
 
-_find_strategy = strategy.find_strategy
-_found = _find_strategy("redis", "reconnect")
+
+_found = find_strategy("redis", "reconnect")
 assert _found.remedy is not None
 _remedy = _found.remedy
 

@@ -6,14 +6,14 @@ import os
 import time
 from typing import Any
 
-from recovery import strategy
+from recovery.finding import find_strategy
 from workers.app import app
 
 __all__ = ["app"]
 
 SECONDS = float(os.environ.get("SLOW_SECONDS", "1.5"))
 
-_found = strategy.find_strategy("redis", "reconnect")
+_found = find_strategy("redis", "reconnect")
 assert _found.remedy is not None
 _remedy = _found.remedy
 

@@ -16,8 +16,8 @@ import pytest
 from recovery import holdings, keeping
 from recovery.config import Environment
 from recovery.errors import InvalidEvent, NothingKept, NotKept, UnknownRecovery
+from recovery.finding import find_discard, find_strategy
 from recovery.keeping import FREE_SHARE, MANIFEST, KeptFolder, KeptState, Shelf
-from recovery.strategy import find_discard, find_strategy
 from tests.stack import Stack
 from tests.waiting import until
 from workers.maintenance import host_queues

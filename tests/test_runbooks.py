@@ -9,7 +9,8 @@ import pytest
 
 from recovery.alerts import notice_of
 from recovery.config import load_policy
-from recovery.strategy import COMPONENTS, find_strategy, strategy_names
+from recovery.finding import find_strategy, strategy_names
+from recovery.strategy import COMPONENTS
 from tests.fleet import ROOT
 from tests.policies import make_policy
 

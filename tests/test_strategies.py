@@ -11,15 +11,8 @@ import yaml
 from recovery.config import StrategyPolicy, load_policy
 from recovery.errors import RemedyError
 from recovery.events import TargetRef
-from recovery.strategy import (
-    COMPONENTS,
-    Strategy,
-    find_component,
-    find_discard,
-    find_strategy,
-    find_undo,
-    strategy_names,
-)
+from recovery.finding import find_component, find_discard, find_strategy, find_undo, strategy_names
+from recovery.strategy import COMPONENTS, Strategy
 from tests.journals import MemoryJournal
 from tests.servers import free_port
 

@@ -11,7 +11,7 @@ import pytest
 from recovery import lifecycle
 from recovery.admission import Mode, ask
 from recovery.events import Assignment, FailureEvent, Outcome, ProbeReport, Result, TargetRef
-from recovery.strategy import find_probe
+from recovery.finding import find_probe
 from tests.stack import Stack
 
 TARGET = TargetRef("redis")

@@ -6,6 +6,7 @@ Each model has a mode, which may change while requests run.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
@@ -37,7 +38,7 @@ MODES = (
 )
 
 
-class Upstream:
+class Upstream(ABC):
     """A model server. ``modes`` holds for one model each, ``mode`` for all others.
 
     ``requests`` are those that reached a completion, with their headers in lower case.
@@ -141,20 +142,20 @@ class Upstream:
         wanted = status in {429, 503, 529} and self.retry_after is not None
         return {"Retry-After": str(self.retry_after)} if wanted else {}
 
-    def refused(self, request: Request) -> Response | None:
-        raise NotImplementedError
+    @abstractmethod
+    def refused(self, request: Request) -> Response | None: ...
 
-    def error(self, status: int, message: str) -> Response:
-        raise NotImplementedError
+    @abstractmethod
+    def error(self, status: int, message: str) -> Response: ...
 
-    def described(self, model: str) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def described(self, model: str) -> dict[str, Any]: ...
 
-    def answer(self, model: str) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def answer(self, model: str) -> dict[str, Any]: ...
 
-    def stream(self, model: str) -> AsyncIterator[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def stream(self, model: str) -> AsyncIterator[str]: ...
 
 
 class OpenAiUpstream(Upstream):

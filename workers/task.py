@@ -10,7 +10,7 @@ from celery import Task
 
 from recovery import lifecycle, producer
 from recovery.events import Assignment, TargetRef
-from recovery.strategy import find_strategy
+from recovery.finding import find_strategy
 from workers import context
 from workers.app import app
 

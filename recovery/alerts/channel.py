@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-class Channel:
+class Channel(ABC):
     """One way out. ``rest_seconds`` is how long it is left alone after each message."""
 
     name: str = ""
@@ -25,11 +26,13 @@ class Channel:
     def wants(self, policy: Policy, fact: Mapping[str, Any]) -> bool:
         return is_wanted(policy, fact)
 
+    @abstractmethod
     def send(self, notices: Sequence[Notice]) -> None:
         """Raises ``AlertNotDelivered`` to be asked again, ``AlertRefused`` where that is no use."""
-        raise NotImplementedError
 
-    def tend(self, control: ControlPlane, policy: Policy, *, is_news: bool) -> None:
+    def tend(  # noqa: B027 - most channels have nothing to tend
+        self, control: ControlPlane, policy: Policy, *, is_news: bool
+    ) -> None:
         """Called at each turn, after what was to be sent; raises like ``send``."""
 
 

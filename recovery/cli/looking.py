@@ -81,7 +81,7 @@ _COLUMNS = ("time (UTC)", "target", "strategy", "result", "seconds", "why", "bef
 def _row(entry: Any) -> tuple[Any, ...]:
     facts = entry.fields
     found = " → ".join(facts[n]["found"] for n in ("before", "after") if n in facts)
-    undo = f"undo of {facts['undo_of']}" if "undo_of" in facts else None
+    undo = f"undo of {facts['undo_of'][:8]}" if "undo_of" in facts else None
     why = facts.get("error") or facts.get("reason") or facts.get("failure") or undo
     if facts.get("result") in ("disabled", "enabled"):
         why = f"by {facts.get('by')}" + (f": {why}" if why else "")
@@ -119,7 +119,7 @@ def history(
     from recovery import audit
     from recovery.errors import AuditDamaged
     from recovery.events import TargetRef
-    from recovery.strategy import find_component
+    from recovery.finding import find_component
 
     if recovery_id:
         show_recovery(session.control(), recovery_id, as_json=as_json)

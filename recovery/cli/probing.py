@@ -60,7 +60,7 @@ def probe(targets: tuple[str, ...], deep: bool, as_json: bool) -> None:
 def _known(policy: Policy, name: str) -> TargetRef:
     """Raises ``InvalidEvent`` for what is not configured or has no probe."""
     from recovery.events import TargetRef
-    from recovery.strategy import find_probe
+    from recovery.finding import find_probe
 
     ref = TargetRef.parse(name)
     policy.target(ref)
@@ -69,7 +69,7 @@ def _known(policy: Policy, name: str) -> TargetRef:
 
 
 def _seen_from_here(policy: Policy) -> list[TargetRef]:
-    from recovery.strategy import find_component
+    from recovery.finding import find_component
 
     return [
         ref

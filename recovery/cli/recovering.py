@@ -89,9 +89,9 @@ def test(component: str, strategy: str, target: str | None, probe: bool, as_json
     Example:
       recovery test --component redis --strategy reconnect
     """
+    from recovery.finding import find_component, find_probe
     from recovery.memory import reminded
     from recovery.messages import target_of
-    from recovery.strategy import find_component, find_probe
 
     configured = session.policy().strategy(component, strategy)
     ref = target_of(session.policy(), component, target)

@@ -83,8 +83,9 @@ def _lines(record: Recovery, steps: tuple[Step, ...]) -> list[str]:
     event = record.event
     asked = f"by {event.source.value}" + (f", {event.by}" if event.by else "")
     why = event.failure_type or event.reason or f"undo of {event.undo_of}"
+    ended = record.outcome.result if record.outcome else record.state
     lines = [
-        f"{record.target} {record.strategy}: {record.state.value}",
+        f"{record.target} {record.strategy}: {ended.value}",
         f"  id: {record.id}",
         f"  asked for: {moment(record.received_ms / 1000)} UTC {asked}: {why}",
     ]

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from recovery.credentials import one_of
-from recovery.strategy import COMPONENTS, Duration, StrictModel, find_component
+from recovery.finding import find_component
+from recovery.strategy import COMPONENTS, Duration, StrictModel
 
 Severity = Literal["P0", "P1", "P2", "P3"]
 

@@ -24,17 +24,9 @@ from recovery.config.alerting import (
 )
 from recovery.credentials import one_of
 from recovery.events import ALL_ELSE_FAILED
+from recovery.finding import find_component, find_strategy, strategy_names
 from recovery.runtime import Runtime
-from recovery.strategy import (
-    COMPONENTS,
-    Component,
-    Duration,
-    Strategy,
-    StrictModel,
-    find_component,
-    find_strategy,
-    strategy_names,
-)
+from recovery.strategy import COMPONENTS, Component, Duration, Strategy, StrictModel
 
 Priority = Literal["critical", "high", "medium", "low"]
 Channel = Literal["prometheus_alertmanager", "webhooks", "messages"]

@@ -29,15 +29,8 @@ from recovery.config.model import (
     UndoSection,
 )
 from recovery.events import TargetRef
-from recovery.strategy import (
-    COMPONENTS,
-    Parameters,
-    Strategy,
-    TargetModel,
-    find_component,
-    find_strategy,
-    unknown,
-)
+from recovery.finding import find_component, find_strategy
+from recovery.strategy import COMPONENTS, Parameters, Strategy, TargetModel, unknown
 
 DEFAULT_TARGET = "default"
 PROBE_QUEUES = "probe."

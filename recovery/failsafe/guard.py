@@ -33,9 +33,10 @@ from recovery.failsafe import foundation
 from recovery.failsafe.ledger import HOUR_MS, Entry, Ledger
 from recovery.failsafe.merging import merge
 from recovery.failsafe.reserve import Reserve
+from recovery.finding import find_component, find_probe
 from recovery.instance import only_one
 from recovery.selection import ladder, select
-from recovery.strategy import FailureType, find_component, find_probe
+from recovery.strategy import FailureType
 
 if TYPE_CHECKING:
     from recovery.config import Environment, Policy, StrategyPolicy

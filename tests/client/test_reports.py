@@ -28,7 +28,7 @@ from recovery.client.reports import (
     failure_type,
 )
 from recovery.controlplane import ControlPlane
-from recovery.strategy import find_component
+from recovery.finding import find_component
 from tests.client.conftest import TARGET
 from tests.fleet import ROOT, Fleet
 from tests.servers import RedisServer, black_hole, free_port

@@ -17,7 +17,7 @@ from recovery import measurement, series
 from recovery.alertmanager.mapping import meaning
 from recovery.alertmanager.receiving import OUR_SOURCE
 from recovery.controlplane import ControlPlane
-from recovery.strategy import find_component
+from recovery.finding import find_component
 from tests.fleet import ROOT
 from tests.monitoring import tool
 from tests.policies import make_policy

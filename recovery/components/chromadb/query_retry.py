@@ -9,7 +9,8 @@ from recovery.components.chromadb import starting
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import RemedyError, TargetRefused, TargetUnreachable
 from recovery.events import ProbeReport
-from recovery.strategy import Journal, Parameters, find_component, strategy
+from recovery.finding import find_component
+from recovery.strategy import Journal, Parameters, strategy
 
 PASSING = frozenset({*starting.AWAY, "temporary_failure", "high_latency"})
 """What may be over at the next attempt; everything else needs another remedy."""

@@ -11,19 +11,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from recovery.components.chromadb import answers, exclusive, sampling, served_swap
-from recovery.components.chromadb.api import ServedCollection
+from recovery.components.chromadb import answers, exclusive, sampling, served_swap, starting
+from recovery.components.chromadb.api import ServedCollection, Unanswered
 from recovery.components.chromadb.editing import NUMBER_BYTES, ChromaEditor, Listed, Records, heard
 from recovery.components.chromadb.findings import Budget, Examined
 from recovery.components.chromadb.neighbours import beside
 from recovery.components.chromadb.served_swap import ServedSwap
 from recovery.components.chromadb.swap import Place
 from recovery.components.chromadb.target import ChromaTarget
-from recovery.errors import RemedyError, StillUnhealthy
+from recovery.errors import RemedyError, StillUnhealthy, TargetUnreachable
 from recovery.strategy import Journal, Kept
 
 BUSY_SECONDS = 10.0
 """How long another repair or snapshot on this host may hold up one of these."""
+LOOKS = 2
 LOOK_SECONDS = 10.0
 """How long one collection may be looked at, to see whether it is damaged."""
 DIED_SECONDS = 15.0
@@ -127,6 +128,32 @@ def look(target: ChromaTarget, editor: ChromaEditor, listed: Listed, seconds: fl
             at_least=target.collections.get(listed["name"], 0),
             latency_ms=float("inf"),
         )
+
+
+def survives(
+    target: ChromaTarget, editor: ChromaEditor, listed: Listed, journal: Journal
+) -> str | Examined:
+    """What looking at it shows, or why it is known to end its server: by doing so twice.
+
+    The server runs again afterwards. Raises ``TargetUnreachable`` where it stays away, or is slow.
+    """
+    died = ""
+    for _ in range(LOOKS):
+        try:
+            return look(target, editor, listed, min(LOOK_SECONDS, journal.remaining()))
+        except TargetUnreachable as error:
+            died = f"{listed['name']}: a query of it ended the server: {error.message}"
+            outlive(target, journal, error)
+    return died
+
+
+def outlive(target: ChromaTarget, journal: Journal, error: TargetUnreachable) -> None:
+    """Wait for a server that died, or start it. Raises the error where it did not die."""
+    cause = error.__cause__
+    if not isinstance(cause, Unanswered) or cause.finding.failure_type != "connection_error":
+        raise error
+    journal.note("the server ended", why=error.message)
+    starting.await_answer(target, journal, DIED_SECONDS)
 
 
 def prove(target: ChromaTarget, editor: ChromaEditor, name: str) -> None:

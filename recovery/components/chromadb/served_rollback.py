@@ -17,14 +17,13 @@ from recovery.components.chromadb import exclusive, starting, view
 from recovery.components.chromadb.editing import EVERYTHING, ChromaEditor, Listed, Records
 from recovery.components.chromadb.served_replacement import (
     BUSY_SECONDS,
-    DIED_SECONDS,
-    LOOK_SECONDS,
     RELOAD,
     Replacement,
     Sample,
-    look,
+    outlive,
     portions,
     prove,
+    survives,
 )
 from recovery.components.chromadb.served_swap import Content
 from recovery.components.chromadb.snapshots import archive, records
@@ -57,7 +56,8 @@ class ServedRollback:
     parameters: SnapshotRollback
     scope: RollbackScope
     journal: Journal
-    _why: dict[str, str] = field(default_factory=dict)
+    _deadly: set[str] = field(default_factory=set)
+    """Collections that end the server when they are so much as counted."""
 
     def run(self) -> None:
         """Raises ``NoSnapshot``, ``SnapshotDamaged`` where none can be used, ``RemedyError`` where
@@ -166,22 +166,23 @@ class ServedRollback:
         listed = editor.find(one.name)
         if listed is None:
             return "not there"
-        seconds = min(LOOK_SECONDS, self.journal.remaining())
         try:
-            found = look(self.target, editor, listed, seconds).finding
-        except TargetRefused:
+            found = survives(self.target, editor, listed, self.journal)
+        except (TargetRefused, TargetUnreachable):
             raise
-        except TargetUnreachable as error:
-            starting.await_answer(self.target, self.journal, DIED_SECONDS)
-            return f"the server does not survive a query of it: {error.message}"
         except RemedyError as error:
             return error.message
-        return found.summary if found else None
+        if isinstance(found, str):
+            self._deadly.add(one.name)
+            return found
+        return found.finding.summary if found.finding else None
 
     def _count(self, editor: ChromaEditor, wanted: list[StoredCollection]) -> int:
         """What the server says of how many there were, as far as it still can."""
         counted = 0
         for one in wanted:
+            if one.name in self._deadly:
+                continue
             with suppress(RemedyError):
                 listed = editor.find(one.name)
                 counted += editor.count(listed["id"]) if listed else 0
@@ -227,7 +228,7 @@ class ServedRollback:
     def _carry_over(self, editor: ChromaEditor, made: Listed, one: StoredCollection) -> None:
         """Records that the snapshot does not know and that are readable with their vectors."""
         old = editor.find(one.name)
-        if old is None:
+        if old is None or one.name in self._deadly:
             return
         carried = unreadable = 0
         for page in self._readable(editor, old):
@@ -259,8 +260,8 @@ class ServedRollback:
             try:
                 page, size = editor.page(old["id"], offset, size, EVERYTHING)
                 yield page if page["ids"] else None
-            except TargetUnreachable:
-                starting.await_answer(self.target, self.journal, DIED_SECONDS)
+            except TargetUnreachable as error:
+                outlive(self.target, self.journal, error)
                 yield None
                 return
             except RemedyError:

@@ -27,7 +27,8 @@ from recovery.components.chromadb.target import ChromaTarget
 from recovery.deadline import Deadline
 from recovery.errors import NoSnapshot, NotCopied, RemedyError, SnapshotDamaged, StillUnhealthy
 from recovery.events import Figure
-from recovery.strategy import Duration, Journal, Kept, Parameters, Scope, find_component, strategy
+from recovery.finding import find_component
+from recovery.strategy import Duration, Journal, Kept, Parameters, Scope, strategy
 
 BUSY_SECONDS = 10.0
 """How long a snapshot that is being taken may hold up a rollback."""

@@ -19,7 +19,7 @@ from recovery.components.chromadb.inspection import Order
 from recovery.components.chromadb.probe import light, probe
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import RemedyError
-from recovery.strategy import find_component
+from recovery.finding import find_component
 from tests.chroma import (
     COUNT,
     DAMAGES,

@@ -33,12 +33,15 @@ from tests.chroma import (
     INDEX_DAMAGES,
     ChromaDirectory,
     Damage,
+    ManagedChroma,
     ServedChroma,
+    noise,
     truncate,
 )
 from tests.chroma_child import vectors
 from tests.components.chromadb.serving import SECONDS, beside, damaged, killed, names
 from tests.journals import MemoryJournal
+from tests.waiting import until
 
 REF = "chromadb/default"
 LOADS_NOT = tuple(
@@ -277,6 +280,35 @@ def test_a_server_that_does_not_answer_is_left_as_it_is(
 
     with pytest.raises(TargetUnreachable):
         rollback(target, tmp_path)
+
+
+def test_a_collection_that_ends_the_server_is_restored_once_that_is_back(
+    managed_chroma: ManagedChroma, export_template: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(export_template, tmp_path / "snapshots")
+    snapshots = {"directory": tmp_path / "snapshots"}
+    target = managed_chroma.target(path=None, answer_timeout=20, snapshots=snapshots)
+    noise(managed_chroma.directory.segment / "data_level0.bin")
+    managed_chroma.process.restart(10)
+    until(managed_chroma.served.answers, seconds=60, what="it answers")
+    assert probe(target, SECONDS).failure_type == "index_corrupted"
+
+    journal = rollback(target, tmp_path)
+
+    assert well(target)
+    assert journal.texts.count("the server ended") == 2, "twice, since once may be anything"
+
+
+def test_a_server_that_is_only_slow_is_not_taken_back(
+    chroma_server: ServedChroma, target: ChromaTarget, editor: ChromaEditor, tmp_path: Path
+) -> None:
+    before = names(editor)
+    with chroma_server.directory.locked(), pytest.raises(RemedyError) as caught:
+        rollback(target, tmp_path, seconds=10)
+
+    assert caught.value.code in ("target_unreachable", "deadline_exceeded")
+    assert names(editor) == before
+    assert well(target)
 
 
 def test_what_is_not_as_it_was_stored_never_gets_the_name(

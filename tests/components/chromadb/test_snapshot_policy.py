@@ -12,8 +12,8 @@ from recovery.components.chromadb.target import ChromaTarget
 from recovery.config import Policy, load_policy
 from recovery.errors import ConfigError
 from recovery.events import TargetRef
+from recovery.finding import find_component
 from recovery.selection import ladder
-from recovery.strategy import find_component
 
 
 def policy(

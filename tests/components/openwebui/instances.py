@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import httpx
@@ -18,7 +19,7 @@ MODELS = ("llama-3", "deepseek-chat", "gemini-pro", "gpt-4-turbo")
 START_SECONDS = 300.0
 
 
-class Instance:
+class Instance(ABC):
     """Where it is, whose account is used, and the model server behind it."""
 
     url: str
@@ -26,11 +27,11 @@ class Instance:
     password: str
     upstream: OpenAiUpstream
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self) -> None: ...
 
-    def kill(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def kill(self) -> None: ...
 
     def sign_in(self) -> str:
         said = {"email": self.email, "password": self.password}

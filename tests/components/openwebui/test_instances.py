@@ -17,10 +17,10 @@ import pytest
 
 from recovery.controlplane import ControlPlane
 from recovery.events import Outcome, ProbeReport, Result
+from recovery.finding import find_probe
 from recovery.memory import reminded
 from recovery.returning import Way
 from recovery.routing import Road, TokenKind
-from recovery.strategy import find_probe
 from tests.components.openwebui.describing import DIRECT_KEY, PRIMARY, REF, direct_to, store
 from tests.components.openwebui.installation import Installation, load
 from tests.components.openwebui.instances import Instance, StandIn

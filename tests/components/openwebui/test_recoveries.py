@@ -11,10 +11,10 @@ import pytest
 from recovery import lifecycle, metrics
 from recovery.controlplane import ControlPlane
 from recovery.events import Refusal, Result
+from recovery.finding import find_probe
 from recovery.memory import reminded
 from recovery.returning import Way
 from recovery.routing import Road
-from recovery.strategy import find_probe
 from tests.components.openwebui.describing import PRIMARY, REF, store
 from tests.components.openwebui.installation import Installation, install
 from tests.openwebui import OpenWebui

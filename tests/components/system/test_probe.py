@@ -23,7 +23,7 @@ from recovery.components.system.evidence import evidence
 from recovery.components.system.probe import FILE_TABLE, URGENCY, probe
 from recovery.components.system.target import Band, HostTarget, HostThresholds, NamedProcess
 from recovery.events import ProbeReport
-from recovery.strategy import find_component
+from recovery.finding import find_component
 from tests.components.system.conftest import Mount, fill
 from tests.servers import free_port
 from tests.waiting import until

@@ -18,12 +18,11 @@ from recovery.components.chromadb.rebuilding.ledger import Ledger
 from recovery.components.chromadb.rebuilding.taking_over import INDEX_FAILURES
 from recovery.components.chromadb.served_replacement import (
     BUSY_SECONDS,
-    DIED_SECONDS,
-    LOOK_SECONDS,
     RELOAD,
     Replacement,
-    look,
+    outlive,
     prove,
+    survives,
 )
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import RemedyError, TargetUnreachable, VectorsLost
@@ -97,22 +96,14 @@ class _ServedRebuild:
         return problem is not None
 
     def _problem(self, one: Listed) -> str | None:
-        seconds = min(LOOK_SECONDS, self.journal.remaining())
         try:
-            found = look(self.target, self.replacement.editor, one, seconds).finding
-        except TargetUnreachable as error:
-            self._survive(f"{one['name']}: a query of it ended the server", error)
-            return error.message
+            found = survives(self.target, self.replacement.editor, one, self.journal)
         except VectorsLost as error:
             return error.message
-        return found.summary if found and found.failure_type in INDEX_FAILURES else None
-
-    def _survive(self, text: str, error: TargetUnreachable) -> None:
-        """Wait for a server that died of a damaged index. Raises what it did where it did not."""
-        if starting.is_silent(self.target) is None:
-            raise error
-        self.journal.note(text, why=error.message)
-        starting.await_answer(self.target, self.journal, DIED_SECONDS)
+        if isinstance(found, str):
+            return found
+        finding = found.finding
+        return finding.summary if finding and finding.failure_type in INDEX_FAILURES else None
 
     def _copy(self, one: Listed, ledgers: ExitStack) -> None:
         from recovery.components.chromadb.index_rebuild import Told
@@ -127,7 +118,7 @@ class _ServedRebuild:
         try:
             self.journal.change(f"{name}: copied into a new collection", copy.run)
         except TargetUnreachable as error:
-            self._survive(f"{name}: reading it ended the server", error)
+            outlive(self.target, self.journal, error)
             raise VectorsLost(
                 f"{name}: the server does not survive reading it; a snapshot is what can help",
                 {"collection": name},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import RemedyError, TargetUnreachable
-from recovery.strategy import find_component
+from recovery.finding import find_component
 
 if TYPE_CHECKING:
     from recovery.components.chromadb.api import ChromaServer
