@@ -225,9 +225,11 @@ def note_outcome(
 
     Never raises: a control plane that is away only has it found out later.
     """
-    report = outcome.after or outcome.before
-    if report is None or policy.probing(target) is None:
+    report, probing = outcome.after or outcome.before, policy.probing(target)
+    if report is None or probing is None:
         return
+    # Where every look is a light one, no deep one would ever take back what this one found.
+    depth = Depth.DEEP if probing.deep_every is not None else Depth.LIGHT
     is_proof = outcome.result in (Result.RECOVERED, Result.NOT_NEEDED)
     latency = latency_of(report, 0.0)
     with suppress(ControlPlaneUnavailable):
@@ -237,7 +239,7 @@ def note_outcome(
             target,
             report,
             latency_ms=latency,
-            depth=Depth.DEEP,
+            depth=depth,
             proven=is_proof,
         )
 

@@ -304,6 +304,21 @@ def test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_cal
     assert watcher.ask("b", force=True).admitted
 
 
+def test_what_a_failed_recovery_found_is_taken_back_by_the_looks_that_there_are(
+    watcher: Watcher,
+) -> None:
+    watcher.fails()
+    ill = ProbeReport(healthy=False, failure_type="connection_error")
+    outcome = Outcome(result=Result.FAILED, after=ill)
+    observations.note_outcome(watcher.control, watcher.policy, TARGET, outcome)
+
+    for _ in range(5):
+        watcher.sees()
+
+    assert watcher.last().state is Observed.HEALTHY
+    assert watcher.control.redis.zscore(watcher.control.key("failing"), str(TARGET)) is None
+
+
 def test_changes_that_lie_far_apart_are_no_flapping(watcher: Watcher) -> None:
     watcher.turn(flapping={"changes": 4, "window": 0.05, "hold": "5m"})
     watcher.sees()
