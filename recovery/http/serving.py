@@ -10,7 +10,7 @@ import asyncio
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recovery.http.context import Context
 
 HEADER_SECONDS = 10
-"""How long a new connection may take to say what it wants."""
+"""How long a connection may take to say what it wants, each time that it wants something."""
 
 STALLED_SECONDS = 20
 """How long a client may leave what it was sent untaken."""
@@ -42,10 +42,12 @@ class PatientForAWhile(H11Protocol):
 
     _unheard: asyncio.TimerHandle | None = None
     _untaken: asyncio.TimerHandle | None = None
+    _last: object = None
+    """The request after which another one is awaited."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._unheard = self.loop.call_later(HEADER_SECONDS, self._cut_off_unheard)
+        self._listen()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._unheard, self._untaken):
@@ -62,9 +64,22 @@ class PatientForAWhile(H11Protocol):
         if self._untaken is not None:
             self._untaken.cancel()
 
+    def data_received(self, data: bytes) -> None:
+        """What follows an answer is the beginning of another request: it has an end, too."""
+        before: Any = self.cycle
+        super().data_received(data)
+        is_begun = before is not None and before.response_complete and self.cycle is before
+        if is_begun and self._last is not before:
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._unheard is not None:
+            self._unheard.cancel()
+        self._last = self.cycle
+        self._unheard = self.loop.call_later(HEADER_SECONDS, self._cut_off_unheard)
+
     def _cut_off_unheard(self) -> None:
-        heard: object = self.cycle
-        if heard is None:
+        if self.cycle is self._last:
             self.transport.abort()
 
 

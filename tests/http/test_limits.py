@@ -120,3 +120,19 @@ def test_a_thousand_requests_leave_no_connection_behind(site: Site) -> None:
     site.client.close()
 
     until(lambda: not site.running.server_state.connections, what="no connection is left")
+
+
+def test_a_connection_that_stops_in_the_middle_of_its_second_request_is_cut_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "HEADER_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", site.port), 60) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in client.recv(4096)
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        rest = b"more"
+        with suppress(ConnectionResetError):
+            while rest := client.recv(4096):
+                pass
+
+        assert rest in (b"", b"more")
