@@ -257,7 +257,8 @@ class _Scenes:
         identity = producer.trigger("redis", failure_type)
         for seen in records.follow(self.control, identity, 10):
             if isinstance(seen, Decision):
-                _say(f"refused: {seen.reason}: {seen.detail}, again in {seen.retry_after or 0:.0f} s")
+                again = f", again in {seen.retry_after:.0f} s" if seen.retry_after else ""
+                _say(f"refused: {seen.reason}: {seen.detail}{again}")
                 return str(seen.reason)
         return "admitted"
 
