@@ -234,7 +234,8 @@ class _Scenes:
         outcome = None
         for seen in records.follow(self.control, identity, 30, is_approved=is_approved):
             if isinstance(seen, Step):
-                _say(f"{seen.at_seconds:5.2f} s  {seen.text}{_figures(seen.figures)}")
+                planned = "would: " if seen.planned else ""
+                _say(f"{seen.at_seconds:5.2f} s  {planned}{seen.text}{_figures(seen.figures)}")
             elif isinstance(seen, Decision):
                 raise DemoFailed(f"refused: {seen.reason} {seen.detail}")
             else:
@@ -244,7 +245,8 @@ class _Scenes:
         for name, report in (("before", outcome.before), ("after", outcome.after)):
             if report is not None:
                 _say(f"{name}: {report.failure_type or 'healthy'}: {report.summary}")
-        click.secho(f"  {outcome.result.value} {outcome.detail}", bold=True)
+        why = f": {outcome.detail}" if outcome.detail else ""
+        click.secho(f"  {outcome.result.value}{why}", bold=True)
         return outcome
 
     def _send(self, failure_type: str) -> str:
@@ -255,7 +257,8 @@ class _Scenes:
         identity = producer.trigger("redis", failure_type)
         for seen in records.follow(self.control, identity, 10):
             if isinstance(seen, Decision):
-                _say(f"refused: {seen.reason}: {seen.detail}, again in {seen.retry_after} s")
+                again = f", again in {seen.retry_after:.0f} s" if seen.retry_after else ""
+                _say(f"refused: {seen.reason}: {seen.detail}{again}")
                 return str(seen.reason)
         return "admitted"
 
@@ -376,5 +379,8 @@ def _figures(figures: Mapping[str, Any]) -> str:
 
 
 def _say(text: str) -> None:
-    width = shutil.get_terminal_size().columns
-    click.echo(f"  {text}"[: max(width, 120)])
+    room = max(shutil.get_terminal_size().columns, 120) - 2
+    if len(text) > room:
+        # Up to the last whole figure.
+        text = text[: room - 3].rpartition("  ")[0] + "  …"
+    click.echo(f"  {text}")

@@ -39,9 +39,9 @@ async def sign_in(request: Request) -> Response:
     caller = door_of(request).try_token(client, token)
     if isinstance(caller, TooManyGuesses):
         text = f"Too many wrong tokens. Try again in {math.ceil(caller.retry_after)} seconds."
-        return _form(request, text, HTTPStatus.TOO_MANY_REQUESTS)
+        return _form(request, text, HTTPStatus.TOO_MANY_REQUESTS, name)
     if not caller.may_read:
-        return _form(request, "That token is not known here.", HTTPStatus.UNAUTHORIZED)
+        return _form(request, "That token is not known here.", HTTPStatus.UNAUTHORIZED, name)
     if not name.isprintable() or not name:
         return _form(request, "Say who you are: it stands in the audit trail.", HTTPStatus(422))
     return _opened(request, caller, name)
@@ -68,10 +68,9 @@ def _opened(request: Request, caller: Caller, name: str) -> Response:
     return answer
 
 
-def _form(request: Request, problem: str = "", status: int = 200) -> HTMLResponse:
+def _form(request: Request, problem: str = "", status: int = 200, name: str = "") -> HTMLResponse:
     context = context_of(request)
     made = context.settings.made_token
-    text = pages.render(
-        "login.html", problem=problem, file=made if not context.settings.is_exposed else None
-    )
+    file = made if not context.settings.is_exposed else None
+    text = pages.render("login.html", problem=problem, name=name, file=file)
     return HTMLResponse(text, status)

@@ -113,7 +113,13 @@ class Command:
             raise RuntimeUnavailable(f"no pid file can be written: {error}") from error
 
     def _ended(self, seconds: float) -> bool:
-        return await_end(lambda: self.inspect().running, seconds, self._remaining)
+        return await_end(self._goes_on, seconds, self._remaining)
+
+    def _goes_on(self) -> bool:
+        """The one that was told to stop, and not whoever else holds its port by now."""
+        if self._runtime.status is not None:
+            return self._asked(self._runtime.status).running
+        return daemonize.noted(self.pid_file) is not None
 
     def _asked(self, status: Arguments) -> ProcessState:
         answer = programs.run(status, self._remaining)

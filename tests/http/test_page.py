@@ -124,6 +124,7 @@ def test_a_wrong_token_is_not_signed_in(site: Site, page: Page) -> None:
     sign_in(page, site, token="not the token at all")
 
     expect(page.get_by_role("alert")).to_contain_text("not known here")
+    expect(page.get_by_label("Your name")).to_have_value("eva")
 
 
 def test_a_control_plane_that_is_away_is_said_and_the_page_comes_back_by_itself(

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,44 +40,83 @@ def inspect(
     ``judges_files`` false: show Chroma a copy whatever its index files look like. ``opens`` false:
     judge the files alone, which costs no import of Chroma.
     """
-    with view.private_folder() as private:
+    with beginning(target) as look:
+        return look(path, budget, judges_files=judges_files, opens=opens)
+
+
+@contextmanager
+def beginning(target: ChromaTarget) -> Iterator[Look]:
+    """A child that is told later what to look at: what it imports is then imported already."""
+    with view.private_folder() as private, _started(COMMAND, private) as process:
+        yield Look(target, private, process)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look, for which a child waits. Raises ``RemedyError`` as ``inspect`` does."""
+
+    _target: ChromaTarget
+    _private: Path
+    _process: subprocess.Popen[str]
+
+    def __call__(
+        self, path: Path, budget: Budget, *, judges_files: bool = True, opens: bool = True
+    ) -> Examined:
         order = Order(
             path=str(path),
-            view=str(private),
+            view=str(self._private),
             # The child's own clock starts after its interpreter did.
             timeout=max(budget.left() * 0.95 - 0.1, 0.1),
-            tenant=target.tenant,
-            database=target.database,
-            latency_ms=target.thresholds.latency_ms,
-            collections=target.collections,
+            tenant=self._target.tenant,
+            database=self._target.database,
+            latency_ms=self._target.thresholds.latency_ms,
+            collections=self._target.collections,
             judges_files=judges_files,
             opens=opens,
         )
-        return run(COMMAND, order, budget)
+        return _told(self._process, order, budget)
 
 
 def run(command: Sequence[str], order: Order, budget: Budget) -> Examined:
     """Raises ``RemedyError`` where the child fails in a way that says nothing of the target."""
+    with _started(command, Path(order.view)) as process:
+        return _told(process, order, budget)
+
+
+@contextmanager
+def _started(command: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """It ends with its context at the latest, and by itself where its parent dies."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env=bare_environment() | ONE_THREAD,
+        cwd=folder,
+    )
     try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(asdict(order)),
-            capture_output=True,
-            text=True,
-            timeout=budget.left(),
-            check=False,
-            env=bare_environment() | ONE_THREAD,
-            cwd=order.view,
-        )
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else ""
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def _told(process: subprocess.Popen[str], order: Order, budget: Budget) -> Examined:
+    try:
+        said, complaint = process.communicate(json.dumps(asdict(order)), timeout=budget.left())
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, _ = process.communicate()
         return _overdue(last_said(said), budget.seconds)
-    last = last_said(done.stdout)
-    if done.returncode == 0 and "verdict" in last:
+    last = last_said(said)
+    if process.returncode == 0 and "verdict" in last:
         return Examined.from_dict(last["verdict"])
     if _has_moved(Path(order.path), last):
         return Examined(figures={**last.get("figures", {}), "moving": True})
-    return _died(last, done.returncode, done.stderr)
+    return _died(last, process.returncode, complaint)
 
 
 def bare_environment() -> dict[str, str]:

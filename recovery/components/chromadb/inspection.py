@@ -66,6 +66,9 @@ class Order:
 
 
 def main() -> NoReturn:
+    if find_spec("numpy") is not None:
+        # Whoever began this early has not said yet what is to be looked at.
+        import recovery.components.chromadb.index_files  # noqa: F401
     order = Order(**json.load(sys.stdin))
     # Whoever asked may die; this process then ends by itself, and leaves no huge core file.
     signal.setitimer(signal.ITIMER_REAL, order.timeout + 1.0)

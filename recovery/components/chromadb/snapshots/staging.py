@@ -49,12 +49,12 @@ def stage(
         need_room(path.parent, chosen.bytes, f"snapshot {chosen.name}")
         swap.remove(staged)
         staged.mkdir(mode=0o700)
-        archive.unpack(catalogue.archive(chosen.name), chosen, staged, remaining)
-        _hand_over(path, staged)
-        with ThreadPoolExecutor(1) as beside:
+        with child.beginning(target) as look, ThreadPoolExecutor(1) as beside:
+            archive.unpack(catalogue.archive(chosen.name), chosen, staged, remaining)
+            _hand_over(path, staged)
             # Whoever looks at it reads alone, so it may go to the disk meanwhile.
             synced = beside.submit(_sync_all, staged)
-            figures = _inspect(target, staged, chosen, remaining)
+            figures = _inspect(look, staged, chosen, remaining)
             synced.result()
     except OSError as error:
         raise NotCopied(f"{error.filename or staged}: {error.strerror}") from error
@@ -111,10 +111,10 @@ def _hand_over(path: Path, staged: Path) -> None:
 
 
 def _inspect(
-    target: ChromaTarget, staged: Path, chosen: Manifest, remaining: Remaining
+    look: child.Look, staged: Path, chosen: Manifest, remaining: Remaining
 ) -> dict[str, Figure]:
     is_same = _installed() in (None, chosen.chroma)
-    found = child.inspect(target, staged, Budget(remaining()), opens=not is_same)
+    found = look(staged, Budget(remaining()), opens=not is_same)
     if found.finding is not None:
         raise SnapshotDamaged(
             f"snapshot {chosen.name} is not healthy: {found.finding.summary}",
