@@ -14,7 +14,6 @@ import yaml
 from click.testing import CliRunner
 
 from recovery.cli import main, session
-from recovery.config import load_policy
 from recovery.deadline import Deadline
 from recovery.events import TargetRef
 from recovery.journal import RecordingJournal
@@ -213,16 +212,18 @@ def test_a_target_of_no_component_is_asked_about_instead_of_found_empty(stack: S
     assert "redis/cache" in answer.stderr
 
 
-def test_the_only_target_of_a_component_needs_no_name(tmp_path: Path) -> None:
-    policy = load_policy(write_policy(tmp_path, {"cache": {"url": "redis://127.0.0.1:1/0"}}))
-    answer = CliRunner().invoke(
-        main,
-        ["--config", str(policy.file), "test", "--component", "redis", "--strategy", "reconnect"],
+def test_the_only_target_of_a_component_needs_no_name(stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "named"
+    folder.mkdir()
+    file = write_policy(folder, {"cache": {"url": "redis://127.0.0.1:1/0"}})
+
+    answer = recovery(
+        stack, "--config", str(file), "test", "--component", "redis", "--strategy", "reconnect"
     )
 
-    assert answer.exit_code == 0, answer.output
-    assert "target: redis/cache" in answer.output
-    assert "probe: connection_error" in answer.output
+    assert answer.returncode == 0, answer.stderr
+    assert "target: redis/cache" in answer.stdout
+    assert "probe: connection_error" in answer.stdout
 
 
 def test_a_control_plane_that_is_away_is_said_with_where_it_should_be(stack: Stack) -> None:
