@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from recovery import holdings, reconcile, registry
 from recovery.admission import Mode, StaleLease, ask
-from recovery.controlplane import reachable
 from recovery.errors import InvalidEvent, NotKept, UnknownRecovery
 from recovery.events import (
     Assignment,
@@ -191,13 +190,8 @@ def recent_outcomes(
     control: ControlPlane, target: TargetRef
 ) -> tuple[int, tuple[PastOutcome, ...]]:
     """The control plane's time in milliseconds, and a target's outcomes, newest first."""
-    with reachable():
-        pipe = control.redis.pipeline(transaction=False)
-        pipe.time()
-        pipe.lrange(control.key("outcomes", target), 0, -1)
-        (seconds, micros), stored = pipe.execute()
-    past = tuple(PastOutcome.from_dict(json.loads(text)) for text in stored)
-    return seconds * 1000 + micros // 1000, past
+    now_ms, *stored = control.run("outcomes", str(target))
+    return now_ms, tuple(PastOutcome.from_dict(json.loads(text)) for text in stored)
 
 
 def _failure_type(event: FailureEvent) -> FailureType:

@@ -23,6 +23,13 @@ AWAY_SECONDS = 20.0
 """How long a dispatch waits for the control plane before its message goes back; less than the soft
 time limit of such a task."""
 
+_PATIENCE = Retrying(
+    retry=retry_if_exception_type(ControlPlaneUnavailable),
+    wait=wait_exponential(multiplier=0.1, max=1),
+    stop=stop_after_delay(AWAY_SECONDS),
+    reraise=True,
+)
+
 log = structlog.get_logger()
 
 
@@ -57,14 +64,8 @@ def _insist(action: Callable[[], T]) -> T:
     Celery's own retry would send a message for it, to a broker that is the same Redis: that fails
     too, and Celery then drops the event.
     """
-    patience = Retrying(
-        retry=retry_if_exception_type(ControlPlaneUnavailable),
-        wait=wait_exponential(multiplier=0.1, max=1),
-        stop=stop_after_delay(AWAY_SECONDS),
-        reraise=True,
-    )
     try:
-        return patience(action)
+        return _PATIENCE(action)
     except ControlPlaneUnavailable as error:
         raise Reject(error, requeue=True) from error
 
