@@ -73,6 +73,17 @@ class _Envelope(BaseModel):
 class GuardedChannel:
     """Mixed into a channel: bytes that are no JSON are set aside."""
 
+    _own: Any = None
+
+    def _create_client(self: Any, asynchronous: bool = False) -> Any:
+        """One for as long as its pool: kombu makes one to take and one to acknowledge a message,
+        which is a tenth of what a consumer does in a storm."""
+        if asynchronous:
+            return super()._create_client(asynchronous)  # type: ignore[misc]
+        if self._own is None or self._own.connection_pool is not self.pool:
+            self._own = super()._create_client()  # type: ignore[misc]
+        return self._own
+
     def basic_consume(self: Any, queue: str, *args: Any, **options: Any) -> Any:
         """Begin with what an earlier connection left in hand, which may then come twice."""
         for held in [held for held in _in_hand if held[0] == queue]:

@@ -26,19 +26,21 @@ def listen(target: ChromaTarget, url: str, budget: Budget) -> Examined:
     return examined
 
 
-def examine(target: ChromaTarget, url: str, budget: Budget) -> Examined:
-    """The collections listed, and some of them counted, read and queried."""
+def examine(
+    target: ChromaTarget, url: str, budget: Budget, sample: int = sampling.SAMPLE
+) -> Examined:
+    """The collections listed, and some of them counted, read and queried: ``sample`` of each."""
     examined = Examined()
     try:
         with ChromaServer(target, url, budget) as server:
-            _converse(target, server, budget, examined)
+            _converse(target, server, budget, sample, examined)
     except (TargetRefused, Unanswered) as error:
         examined.finding = _finding(error)
     return examined
 
 
 def _converse(
-    target: ChromaTarget, server: ChromaServer, budget: Budget, examined: Examined
+    target: ChromaTarget, server: ChromaServer, budget: Budget, sample: int, examined: Examined
 ) -> None:
     listed = _greet(target, server, examined)
     own = [one for one in listed if _is_own(target, one.name)]
@@ -48,7 +50,7 @@ def _converse(
     for collection in few:
         if examined.finding is not None or (asked and budget.is_over):
             return
-        examined.add(_examine(target, server, collection, budget))
+        examined.add(_examine(target, server, collection, budget, sample))
         asked += 1
     examined.figures.update(asked=asked, depth="query")
 
@@ -89,7 +91,11 @@ def _cut_off(names: set[str]) -> Finding | None:
 
 
 def _examine(
-    target: ChromaTarget, server: ChromaServer, collection: ServedCollection, budget: Budget
+    target: ChromaTarget,
+    server: ChromaServer,
+    collection: ServedCollection,
+    budget: Budget,
+    sample: int,
 ) -> Examined:
     try:
         return sampling.examine(
@@ -97,6 +103,7 @@ def _examine(
             budget,
             at_least=target.collections.get(collection.name, 0),
             latency_ms=target.thresholds.latency_ms,
+            size=sample,
         )
     except Unanswered as error:
         return Examined(finding=_broken_off(server, collection.name, error))
