@@ -50,20 +50,14 @@ class Collection(Protocol):
 
 
 def examine(
-    collection: Collection,
-    budget: Budget,
-    *,
-    at_least: int = 0,
-    latency_ms: float,
-    size: int = SAMPLE,
+    collection: Collection, budget: Budget, *, at_least: int = 0, latency_ms: float
 ) -> Examined:
-    """Count, read a sample of ``size``, query with it. ``latency_ms`` is the limit of one query."""
+    """Count, read a sample, query with it. ``latency_ms`` is the limit of one query."""
     figures: dict[str, Figure] = {}
     try:
-        found = _look(
-            collection, budget, figures, at_least=at_least, latency_ms=latency_ms, size=size
+        return Examined(
+            finding=_look(collection, budget, figures, at_least, latency_ms), figures=figures
         )
-        return Examined(finding=found, figures=figures)
     except CollectionError as error:
         known = from_message(str(error))
         said = Finding(
@@ -76,10 +70,8 @@ def _look(
     collection: Collection,
     budget: Budget,
     figures: dict[str, Figure],
-    *,
     at_least: int,
     latency_ms: float,
-    size: int,
 ) -> Finding | None:
     count = figures["counted"] = collection.count()
     if count < at_least:
@@ -88,7 +80,7 @@ def _look(
             summary=f"{collection.name} holds {count} records; at least {at_least} are expected",
         )
     try:
-        sample = _sample(collection, count, size, budget)
+        sample = _sample(collection, count, budget)
     except CollectionError as error:
         if LOST_VECTOR not in str(error):
             raise
@@ -102,24 +94,22 @@ def _look(
     return _query_all(collection, sample, budget, figures, latency_ms)
 
 
-def _sample(
-    collection: Collection, count: int, size: int, budget: Budget
-) -> list[tuple[str, Vector]]:
+def _sample(collection: Collection, count: int, budget: Budget) -> list[tuple[str, Vector]]:
     """From the first record to the last: what an index lost, it mostly lost in one piece."""
     sample: list[tuple[str, Vector]] = []
-    for offset in offsets(count, size):
+    for offset in offsets(count):
         if budget.is_over and sample:
             break
         sample += collection.page(offset, 1)
     return sample
 
 
-def offsets(count: int, size: int = SAMPLE) -> list[int]:
+def offsets(count: int) -> list[int]:
     """Where to read: one record drawn from each of as many equal parts as the sample is large."""
-    if count <= size:
+    if count <= SAMPLE:
         return list(range(count))
-    part = count / size
-    return [int((number + random.random()) * part) for number in range(size)]  # noqa: S311 - which records are looked at is no secret
+    part = count / SAMPLE
+    return [int((number + random.random()) * part) for number in range(SAMPLE)]  # noqa: S311 - which records are looked at is no secret
 
 
 def _query_all(

@@ -26,21 +26,19 @@ def listen(target: ChromaTarget, url: str, budget: Budget) -> Examined:
     return examined
 
 
-def examine(
-    target: ChromaTarget, url: str, budget: Budget, sample: int = sampling.SAMPLE
-) -> Examined:
-    """The collections listed, and some of them counted, read and queried: ``sample`` of each."""
+def examine(target: ChromaTarget, url: str, budget: Budget) -> Examined:
+    """The collections listed, and some of them counted, read and queried."""
     examined = Examined()
     try:
         with ChromaServer(target, url, budget) as server:
-            _converse(target, server, budget, sample, examined)
+            _converse(target, server, budget, examined)
     except (TargetRefused, Unanswered) as error:
         examined.finding = _finding(error)
     return examined
 
 
 def _converse(
-    target: ChromaTarget, server: ChromaServer, budget: Budget, sample: int, examined: Examined
+    target: ChromaTarget, server: ChromaServer, budget: Budget, examined: Examined
 ) -> None:
     listed = _greet(target, server, examined)
     own = [one for one in listed if _is_own(target, one.name)]
@@ -50,7 +48,7 @@ def _converse(
     for collection in few:
         if examined.finding is not None or (asked and budget.is_over):
             return
-        examined.add(_examine(target, server, collection, budget, sample))
+        examined.add(_examine(target, server, collection, budget))
         asked += 1
     examined.figures.update(asked=asked, depth="query")
 
@@ -91,11 +89,7 @@ def _cut_off(names: set[str]) -> Finding | None:
 
 
 def _examine(
-    target: ChromaTarget,
-    server: ChromaServer,
-    collection: ServedCollection,
-    budget: Budget,
-    sample: int,
+    target: ChromaTarget, server: ChromaServer, collection: ServedCollection, budget: Budget
 ) -> Examined:
     try:
         return sampling.examine(
@@ -103,7 +97,6 @@ def _examine(
             budget,
             at_least=target.collections.get(collection.name, 0),
             latency_ms=target.thresholds.latency_ms,
-            size=sample,
         )
     except Unanswered as error:
         return Examined(finding=_broken_off(server, collection.name, error))

@@ -34,9 +34,6 @@ BUSY_SECONDS = 10.0
 """How long a snapshot that is being taken may hold up a rollback."""
 BACK_SECONDS = 60.0
 """What going back may take, whatever time is left."""
-SERVED_SAMPLE = 4
-"""Records of each collection that the restored server is asked for. The directory was sampled in
-full before it was used, and the recovery's own proof samples the server in full afterwards."""
 
 
 class SnapshotRollback(Parameters):
