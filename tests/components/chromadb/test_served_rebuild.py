@@ -26,6 +26,7 @@ from tests.chroma import (
 from tests.chroma_child import vectors
 from tests.components.chromadb.rebuilds import OWN, contents, local, rebuild
 from tests.journals import MemoryJournal
+from tests.waiting import until
 
 SECONDS = 30.0
 PLACE = "/api/v2/tenants/default_tenant/databases/default_database/collections"
@@ -73,6 +74,7 @@ def test_a_running_server_goes_over_to_the_new_index_without_a_restart(
     read = next(step.figures["records"] for step in journal.steps if "running server" in step.text)
     assert read == 2_000
     managed_chroma.process.restart(10)
+    until(managed_chroma.served.answers, seconds=60, what="it answers")
     assert probe(target, SECONDS).healthy
 
 
