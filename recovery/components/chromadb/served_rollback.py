@@ -109,10 +109,14 @@ class ServedRollback:
         if not found:
             raise NoSnapshot(
                 f"{self.catalogue.directory} has no verified export of this server; a snapshot of a"
-                " directory needs the target's path",
+                f" directory needs the target's path{self._of_no_use()}",
                 {"snapshots": []},
             )
         return found
+
+    def _of_no_use(self) -> str:
+        faults = [f"{name}: {why}" for name, why in sorted(self.catalogue.damaged().items())]
+        return f"; of no use are {', '.join(faults[:3])}" if faults else ""
 
     def _is_ours(self, made: Manifest) -> bool:
         place = (self.target.tenant, self.target.database)
