@@ -41,6 +41,12 @@ class Bounded(httpcore.NetworkBackend):
         self._inner.sleep(seconds)
 
 
+def bound(client: Any) -> None:
+    """Have all connections of an ``httpx.Client`` end in time; its proxies are not looked at."""
+    pool = client._transport._pool  # noqa: SLF001
+    pool._network_backend = Bounded(pool._network_backend)  # noqa: SLF001
+
+
 def _found(host: str, timeout: float | None) -> list[str]:
     try:
         return addresses(host, timeout)

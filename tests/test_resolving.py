@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpcore
 import pytest
 
+from recovery.components.chromadb import probe as chromadb_probe
+from recovery.components.chromadb.editing import ChromaEditor
+from recovery.components.chromadb.evidence import evidence
+from recovery.components.chromadb.snapshots import taking
+from recovery.components.chromadb.target import ChromaTarget
 from recovery.components.openwebui.conversation import Conversation
 from recovery.components.openwebui.findings import Unanswered
 from recovery.components.openwebui.probe import light
 from recovery.components.openwebui.target import OpenWebuiTarget
+from recovery.errors import TargetUnreachable
 from recovery.reaching import Bounded
 from recovery.resolving import addresses
 from tests.resolver import NAME, silence
@@ -49,6 +56,36 @@ def test_the_probe_of_an_open_webui_ends_in_its_time(silence: list[Any]) -> None
 
     assert found.failure_type == "connection_timeout", found.summary
     assert time.monotonic() - began < LONGEST
+
+
+@pytest.fixture
+def unresolved() -> ChromaTarget:
+    return ChromaTarget(url=f"http://{NAME}:8000", answer_timeout=0.3)
+
+
+def test_every_look_at_a_chroma_ends_in_its_time(
+    silence: list[Any], unresolved: ChromaTarget
+) -> None:
+    """The resolver hangs for two minutes; whoever returns before did not wait for it."""
+    for look in (chromadb_probe.light, chromadb_probe.probe):
+        found = look(unresolved, LONGEST)
+        assert found.failure_type == "connection_timeout", found.summary
+    assert "unavailable" in evidence(unresolved, 0.3)["server"]
+    assert silence == [NAME]
+
+
+def test_every_change_of_a_chroma_ends_in_its_time(
+    silence: list[Any], unresolved: ChromaTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECOVERY_STATE_DIR", str(tmp_path / "state"))
+    settings = {"directory": tmp_path / "snapshots", "timeout": 0.5}
+    with_snapshots = ChromaTarget(url=unresolved.url, snapshots=settings)
+
+    with ChromaEditor.of(unresolved, 0.3) as editor, pytest.raises(TargetUnreachable):
+        editor.all()
+    with pytest.raises(TargetUnreachable):
+        taking.take(with_snapshots, "chromadb/default")
+    assert silence == [NAME]
 
 
 def test_a_server_that_is_found_again_is_reached_by_its_second_address(

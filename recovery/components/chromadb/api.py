@@ -21,6 +21,7 @@ from recovery.components.chromadb.sampling import CollectionError, Vector
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.credentials import for_header, reveal
 from recovery.cutoff import shut_after
+from recovery.reaching import bound
 
 MOST_BYTES = 32 * 1024 * 1024
 """The longest answer that is read; one vector and its hits are far below."""
@@ -63,6 +64,7 @@ class ChromaServer:
             verify=_trust(target, url),
             trust_env=False,
         )
+        bound(self._client)
 
     def __enter__(self) -> Self:
         return self

@@ -5,15 +5,17 @@ It knows no recovery: what may be changed, and in which order, is its callers' b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from recovery.components.chromadb import answers
 from recovery.components.chromadb.api import ChromaServer, Overlong, Refused, Unanswered, quoted
 from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.sampling import CollectionError
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import (
+    DeadlineExceeded,
     NotConfigured,
     RemedyError,
     TargetRefused,
@@ -27,10 +29,14 @@ LISTED = 1_000
 """How many collections one answer lists."""
 PAGE_BYTES = 8 * 1024 * 1024
 """What the vectors of one page may take as text: a server refuses requests of 40 MB."""
+MOST_COLLECTIONS = 100_000
 NUMBER_BYTES = 22
 RECORD_BYTES = 1_000
 EVERYTHING = ("embeddings", "documents", "metadatas", "uris")
 COLUMNS = ("ids", *EVERYTHING)
+MISSING = "collection_missing"
+
+T = TypeVar("T")
 
 Listed = dict[str, Any]
 """A collection as the server lists it: ``id``, ``name``, ``metadata``, ``schema`` and the like."""
@@ -50,25 +56,24 @@ class ChromaEditor(ChromaServer):
 
     def all(self) -> list[Listed]:
         """Every collection of the database, however many."""
-        found: list[Listed] = []
-        while True:
-            page = self._call("GET", f"{self._collections}?limit={LISTED}&offset={len(found)}")
-            found += page
+        found: dict[str, Listed] = {}
+        for offset in range(0, MOST_COLLECTIONS, LISTED):
+            path = f"{self._collections}?limit={LISTED}&offset={offset}"
+            page = self._said(answers.wholes, "GET", path)
+            found.update((one["id"], dict(one)) for one in page)
             if len(page) < LISTED:
-                return found
+                return list(found.values())
+        raise RemedyError(f"the server lists more than {MOST_COLLECTIONS} collections")
 
     def find(self, name: str) -> Listed | None:
+        path = f"{self._collections}/{quoted(name)}"
         try:
-            found: Listed = self._ask(
-                "GET", f"{self._collections}/{quoted(name)}", patience=self._budget.seconds
-            )
-        except Refused as refused:
-            if refused.finding.failure_type == "collection_missing":
+            return self._said(lambda one: dict(answers.whole(one, name)), "GET", path)
+        except RemedyError as error:
+            refused = error.__cause__
+            if isinstance(refused, Refused) and refused.finding.failure_type == MISSING:
                 return None
-            raise _as_remedy_error(refused) from refused
-        except Unanswered as error:
-            raise _as_remedy_error(error) from error
-        return found
+            raise
 
     def create(self, name: str, like: Listed) -> Listed:
         """A new, empty one with the metadata and all settings of ``like``.
@@ -80,9 +85,11 @@ class ChromaEditor(ChromaServer):
         wanted = like.get("configuration_json")
         for said in ({"schema": like.get("schema")}, {"configuration": wanted}):
             asked = {"name": name, "metadata": like.get("metadata"), "get_or_create": False}
-            made: Listed = self._call("POST", self._collections, {**asked, **said})
-            if wanted in (None, made["configuration_json"]):
-                return made
+            made = self._said(
+                lambda one: answers.whole(one, name), "POST", self._collections, {**asked, **said}
+            )
+            if wanted in (None, made.get("configuration_json")):
+                return dict(made)
             self.drop(name, made["id"])
         raise RemedyError(f"the server makes {name} with other settings than it is asked for")
 
@@ -98,13 +105,15 @@ class ChromaEditor(ChromaServer):
         return True
 
     def count(self, identity: str) -> int:
-        return int(self._call("GET", f"{self._collections}/{identity}/count"))
+        return self._said(answers.count, "GET", f"{self._collections}/{identity}/count")
 
     def read(
         self, identity: str, offset: int, limit: int, include: Sequence[str] = EVERYTHING
     ) -> Records:
+        """Raises ``Overlong`` as well: fewer of them may be asked for."""
         said = {"offset": offset, "limit": limit, "include": list(include)}
-        return self._get(identity, said, include)
+        with heard(passes=Overlong):
+            return self._get(identity, said, lambda got: answers.records(got, include, limit))
 
     def pages(
         self, identity: str, size: int, include: Sequence[str] = EVERYTHING
@@ -134,7 +143,11 @@ class ChromaEditor(ChromaServer):
         self, identity: str, ids: Sequence[str], include: Sequence[str] = EVERYTHING
     ) -> Records:
         """Those of the ids that there are."""
-        return self._get(identity, {"ids": list(ids), "include": list(include)}, include)
+        said = {"ids": list(ids), "include": list(include)}
+        with heard():
+            return self._get(
+                identity, said, lambda got: answers.records(got, include, len(ids), asked=ids)
+            )
 
     def upsert(self, identity: str, records: Records) -> None:
         if records["ids"]:
@@ -147,31 +160,49 @@ class ChromaEditor(ChromaServer):
 
     def page_size(self, dimension: int | None) -> int:
         """How many records one request may hold, by the server's bound and by their size."""
-        most = self._call("GET", "/api/v2/pre-flight-checks").get("max_batch_size") or PAGE
+        most = self._said(answers.batch_limit, "GET", "/api/v2/pre-flight-checks") or PAGE
         fitting = PAGE_BYTES // ((dimension or 0) * NUMBER_BYTES + RECORD_BYTES)
-        return max(min(PAGE, int(most), fitting), 1)
+        return max(min(PAGE, most, fitting), 1)
 
-    def _get(self, identity: str, said: dict[str, Any], include: Sequence[str]) -> Records:
-        got = self._call("POST", f"{self._collections}/{identity}/get", said)
-        return {column: list(got[column] or ()) for column in ("ids", *include)}
+    def _get(
+        self, identity: str, said: dict[str, Any], read: Callable[[object], Records]
+    ) -> Records:
+        path = f"{self._collections}/{identity}/get"
+        return self.understood(read, self._patiently("POST", path, said))
 
-    def _call(self, method: str, path: str, said: dict[str, Any] | None = None) -> Any:
-        """With all the time there is: the first question may have to load an index."""
+    def _said(
+        self,
+        read: Callable[[object], T],
+        method: str,
+        path: str,
+        said: dict[str, Any] | None = None,
+    ) -> T:
         with heard():
-            return self._ask(method, path, said, patience=self._budget.seconds)
+            return self.understood(read, self._patiently(method, path, said))
+
+    def _call(self, method: str, path: str, said: dict[str, Any] | None = None) -> None:
+        """For what the answer says nothing of: whether it was done is asked afterwards."""
+        with heard():
+            self._patiently(method, path, said)
+
+    def _patiently(self, method: str, path: str, said: dict[str, Any] | None) -> Any:
+        """With all the time there is: the first question may have to load an index.
+
+        A server that never comes to the end of a list would be asked for ever.
+        """
+        if self._budget.is_over:
+            raise DeadlineExceeded(f"the {self._budget.seconds:g} s for this server are over")
+        return self._ask(method, path, said, patience=self._budget.seconds)
 
 
 @contextmanager
-def heard() -> Iterator[None]:
-    """What the server's answer, or its silence, means to a remedy.
-
-    ``Overlong`` passes: whoever asked may ask for less.
-    """
+def heard(passes: type[Unanswered] | tuple[()] = ()) -> Iterator[None]:
+    """What the server's answer, or its silence, means to a remedy."""
     try:
         yield
     except CollectionError as error:
         raise RemedyError(f"the server cannot read the collection: {error}") from error
-    except Overlong:
+    except passes:
         raise
     except Unanswered as error:
         raise _as_remedy_error(error) from error

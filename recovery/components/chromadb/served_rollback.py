@@ -109,10 +109,14 @@ class ServedRollback:
         if not found:
             raise NoSnapshot(
                 f"{self.catalogue.directory} has no verified export of this server; a snapshot of a"
-                " directory needs the target's path",
+                f" directory needs the target's path{self._of_no_use()}",
                 {"snapshots": []},
             )
         return found
+
+    def _of_no_use(self) -> str:
+        faults = [f"{name}: {why}" for name, why in sorted(self.catalogue.damaged().items())]
+        return f"; of no use are {', '.join(faults[:3])}" if faults else ""
 
     def _is_ours(self, made: Manifest) -> bool:
         place = (self.target.tenant, self.target.database)
@@ -230,13 +234,15 @@ class ServedRollback:
         old = editor.find(one.name)
         if old is None or one.name in self._deadly:
             return
-        carried = unreadable = 0
+        carried = unreadable = lost = 0
         for page in self._readable(editor, old):
             if page is None:
                 unreadable += 1
                 continue
             known = set(editor.read_ids(made["id"], page["ids"], ())["ids"])
-            rows = [number for number, name in enumerate(page["ids"]) if name not in known]
+            missing = [row for row, name in enumerate(page["ids"]) if name not in known]
+            rows = [row for row in missing if _is_whole(page["embeddings"][row])]
+            lost += len(missing) - len(rows)
             newer = {column: [values[row] for row in rows] for column, values in page.items()}
             for part in portions(newer):
                 editor.upsert(made["id"], part)
@@ -245,6 +251,7 @@ class ServedRollback:
             f"{one.name}: carried over what is newer than the snapshot",
             records=carried,
             unreadable_pages=unreadable,
+            without_vector=lost,
         )
 
     def _readable(self, editor: ChromaEditor, old: Listed) -> Iterator[Records | None]:
@@ -280,6 +287,10 @@ class ServedRollback:
         for one in wanted:
             self.journal.change(f"{one.name}: restored beside the old one", lambda: None)
             self.journal.change(f"{one.name}: new collection in place of the old one", lambda: None)
+
+
+def _is_whole(vector: list[float | None] | None) -> bool:
+    return vector is not None and len(vector) > 0 and None not in vector
 
 
 def _seconds_back(chosen: Manifest) -> float | None:

@@ -77,7 +77,7 @@ class Conversation:
         # Every worker imports the remedies; only one that asks an Open WebUI pays for its client.
         import httpx
 
-        from recovery.reaching import Bounded
+        from recovery.reaching import bound
 
         self.base_url = base_url
         self.seconds = seconds
@@ -94,8 +94,7 @@ class Conversation:
             trust_env=False,
             follow_redirects=False,
         )
-        pool: Any = self._client._transport._pool  # type: ignore[attr-defined]  # noqa: SLF001
-        pool._network_backend = Bounded(pool._network_backend)  # noqa: SLF001
+        bound(self._client)
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from recovery.components.chromadb import answers
 from recovery.components.chromadb.api import Overlong
 from recovery.components.chromadb.editing import EVERYTHING, ChromaEditor, Listed, Records
 from recovery.components.chromadb.rebuilding import orders, work
@@ -132,7 +133,7 @@ class Copy:
         """A server hands out what is no number as null, and what has lost its length as zeros."""
         if vector is None or any(part is None or not math.isfinite(part) for part in vector):
             return False
-        return any(vector) or _space(self.old) != "cosine"
+        return any(vector) or answers.space(self.old.get("configuration_json")) != "cosine"
 
     def _remember(self, page: Records) -> None:
         """A few vectors with their documents, by which an embedding function is known."""
@@ -208,11 +209,10 @@ class Copy:
     def _run(self, dimension: int) -> dict[str, Any]:
         wanted = self.parameters.embedding_environment
         environment = {key: os.environ[key] for key in wanted if key in os.environ}
-        recorded = (self.old.get("configuration_json") or {}).get("embedding_function")
         order = TextsOrder(
             place=str(self.place),
             function=str(self._function),
-            recorded=recorded or {},
+            recorded=answers.embedding_function(self.old.get("configuration_json")),
             dimension=dimension,
             timeout=work.deadline_of(self.journal.remaining),
         )
@@ -228,9 +228,3 @@ def _rows(page: Records, rows: list[int]) -> Records:
 
 def _columns(page: Records) -> Records:
     return {column: page[column] for column in WITHOUT_VECTORS}
-
-
-def _space(listed: Listed) -> str | None:
-    kinds = listed.get("configuration_json") or {}
-    found = (kinds.get("hnsw") or kinds.get("spann") or {}).get("space")
-    return str(found) if found else None

@@ -6,8 +6,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from recovery.components.chromadb import answers
 from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.rebuilding import work
 from recovery.components.chromadb.rebuilding.orders import MISSING, SUPPLEMENT, Damaged, EmbedOrder
@@ -16,6 +17,7 @@ from recovery.errors import EmbeddingUnavailable, RemedyError
 from recovery.strategy import Journal
 
 if TYPE_CHECKING:
+    from recovery.components.chromadb.api import ChromaServer
     from recovery.components.chromadb.index_rebuild import IndexRebuild, Told
 
 PAGE = 500
@@ -79,8 +81,7 @@ class Sources:
                 server.heartbeat()
                 for start in range(0, len(missing), PAGE):
                     self._journal.remaining()
-                    said = {"ids": missing[start : start + PAGE], "include": ["embeddings"]}
-                    got = server.of_collection(lacking.one.id, "POST", "get", **said)
+                    got = _vectors(server, lacking.one.id, missing[start : start + PAGE])
                     supplement.add(got["ids"], got["embeddings"])
                     found |= set(got["ids"])
         except (RemedyError, Unanswered, ValueError) as error:
@@ -119,3 +120,10 @@ class Sources:
             without_document=said["without_document"],
         )
         return bool(said["embedded"])
+
+
+def _vectors(server: ChromaServer, identity: str, ids: list[str]) -> dict[str, list[Any]]:
+    """Raises ``Unanswered``."""
+    columns = ("embeddings",)
+    got = server.of_collection(identity, "POST", "get", ids=ids, include=columns)
+    return server.understood(lambda said: answers.records(said, columns, len(ids), asked=ids), got)

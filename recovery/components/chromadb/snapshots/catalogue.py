@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from recovery import __version__
 from recovery.components.chromadb.snapshots import manifest
-from recovery.components.chromadb.snapshots.manifest import Manifest
+from recovery.components.chromadb.snapshots.manifest import Manifest, NoManifest
 from recovery.errors import NoSnapshot, NotCopied, SnapshotDamaged
 
 MAKING = ".making-"
@@ -43,14 +42,15 @@ class Catalogue:
 
     def damaged(self) -> dict[str, str]:
         """What looks like a snapshot and is none any more: its name, and why."""
-        found = {
-            folder.name: f"its {manifest.FILE} cannot be read"
-            for folder in self._folders()
-            if self._read(folder) is None
-        }
-        for one in self._described():
-            if (fault := self._fault(one)) is not None:
-                found[one.name] = fault
+        found = {}
+        for folder in self._folders():
+            try:
+                one = _read(folder)
+            except NoManifest as error:
+                found[folder.name] = str(error)
+            else:
+                if (fault := self._fault(one)) is not None:
+                    found[folder.name] = fault
         return found
 
     def find(self, name: str) -> Manifest:
@@ -95,7 +95,7 @@ class Catalogue:
         Call it with the target's lock held: it gets the next number.
         """
         last = max((one.sequence for one in self._described()), default=0)
-        made = made.model_copy(update={"sequence": last + 1})
+        made = made.model_copy(update={"sequence": last + 1, "written_by": __version__})
         try:
             _write(place / manifest.FILE, made.model_dump_json(indent=1))
             _sync(place)
@@ -117,7 +117,7 @@ class Catalogue:
         if gone:
             note(f"past retention and removed: {', '.join(gone)}")
         for name, fault in sorted(self.damaged().items()):
-            note(f"of no use any more: snapshot {name}: {fault}")
+            note(f"of no use: snapshot {name}: {fault}")
 
     def _past(self, keep: int) -> list[str]:
         good = self.snapshots()
@@ -170,7 +170,10 @@ class Catalogue:
         Those without a number are from before there were any, and have nothing but their dates.
         """
         now = datetime.now(UTC)
-        found = filter(None, (self._read(folder) for folder in self._folders()))
+        found = []
+        for folder in self._folders():
+            with suppress(NoManifest):
+                found.append(_read(folder))
         return sorted(
             found,
             key=lambda one: (
@@ -198,15 +201,13 @@ class Catalogue:
                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                     yield Path(entry.path)
 
-    def _read(self, folder: Path) -> Manifest | None:
-        file = folder / manifest.FILE
-        try:
-            if file.stat().st_size > manifest.MOST_BYTES:
-                return None
-            found = Manifest.model_validate_json(file.read_bytes())
-        except (OSError, ValidationError):
-            return None
-        return found if found.name == folder.name else None
+
+def _read(folder: Path) -> Manifest:
+    """Raises ``NoManifest``."""
+    found = manifest.read(folder / manifest.FILE)
+    if found.name != folder.name:
+        raise NoManifest(f"its {manifest.FILE} is that of {found.name}")
+    return found
 
 
 def age(taken_at: datetime, now: datetime) -> float | None:

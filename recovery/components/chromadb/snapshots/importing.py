@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recovery.components.chromadb import answers
 from recovery.components.chromadb.snapshots import records
 
 PAGE = 1_000
@@ -69,8 +70,7 @@ def _import(order: Order) -> dict[str, int]:
 
 def _configuration(one: dict[str, Any]) -> dict[str, Any]:
     """How it is searched, which is what a verification can see of its settings."""
-    kinds = one["settings"].get("configuration_json") or {}
-    kind = kinds.get("hnsw") or kinds.get("spann") or {}
+    kind = answers.index_settings(one["settings"].get("configuration_json"))
     return {"hnsw": {key: kind[key] for key in _SETTINGS & set(kind) if kind[key] is not None}}
 
 

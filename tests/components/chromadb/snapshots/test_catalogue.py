@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from recovery import __version__
 from recovery.components.chromadb.snapshot_rollback import (
     RollbackScope,
     SnapshotRollback,
@@ -20,6 +22,7 @@ from recovery.components.chromadb.snapshots import taking
 from recovery.components.chromadb.snapshots.catalogue import Catalogue
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import NoSnapshot, SnapshotDamaged
+from recovery.text import readable
 from tests.chroma import ChromaDirectory, noise, truncate
 from tests.journals import MemoryJournal
 
@@ -208,3 +211,49 @@ def test_exports_do_not_push_out_the_last_copy_of_a_directory(
     Catalogue(snapshot_dir).retain(1, lambda _: None)
 
     assert names(snapshot_dir) == ["third", first]
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"format": 2, "written_by": "7.1.0"}, "of format 2, written by recovery 7.1.0"),
+        ({"quality": "high", "written_by": "7.1.0"}, "has quality, written by recovery 7.1.0"),
+        ({"quality": "high"}, "has quality"),
+        ({"format": "\x1b[2J", "written_by": ["x"]}, "of format"),
+    ],
+    ids=str,
+)
+def test_one_of_a_later_version_is_refused_by_that_versions_name_and_stays(
+    directory_target: ChromaTarget,
+    snapshot_dir: Path,
+    first: str,
+    said: dict[str, Any],
+    named: str,
+) -> None:
+    described(snapshot_dir, first, **said)
+    catalogue, noted = Catalogue(snapshot_dir), list[str]()
+    refusal = f"{named}: recovery {__version__} cannot read that, a later one can"
+
+    with pytest.raises(SnapshotDamaged, match=re.escape(named)) as caught:
+        catalogue.find(first)
+    with pytest.raises(NoSnapshot, match=re.escape(named)):
+        roll_back(directory_target, MemoryJournal(snapshot_dir.parent))
+    catalogue.retain(1, noted.append)
+
+    assert caught.value.message == readable(caught.value.message)
+    if "written_by" in said and isinstance(said["written_by"], str):
+        assert refusal in caught.value.message
+    assert named in noted[0]
+    assert catalogue.archive(first).is_file()
+
+
+def test_one_of_ours_says_which_version_made_it(snapshot_dir: Path, first: str) -> None:
+    assert Catalogue(snapshot_dir).find(first).written_by == __version__
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"format": 1}'])
+def test_a_manifest_that_is_none_is_named(snapshot_dir: Path, first: str, content: bytes) -> None:
+    (snapshot_dir / first / "manifest.json").write_bytes(content)
+
+    with pytest.raises(SnapshotDamaged, match=r"manifest\.json cannot be read"):
+        Catalogue(snapshot_dir).find(first)
