@@ -30,7 +30,7 @@ BOOT = {
     "cgroupns": "private",
     "cap_add": ["SYS_ADMIN"],
     "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
-    "tmpfs": {"/run": "exec", "/run/lock": "", "/tmp": "exec"}
+    "tmpfs": {"/run": "exec", "/run/lock": "", "/tmp": "exec"},
     "environment": {"container": "docker", "PYTHONDONTWRITEBYTECODE": "1"},
     "stop_signal": "SIGRTMIN+3",
 }
