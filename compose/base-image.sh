@@ -2,13 +2,14 @@
 # Builds the image under the compose file and the container tests from Debian packages alone, so
 # that no image has to be pulled. Needs root, mmdebstrap and a running Docker engine.
 #
-#   compose/base-image.sh [IMAGE]        default: recovery-base:bookworm; builds only if missing
-#   REBUILD=1 compose/base-image.sh      builds it again
+#   compose/base-image.sh [IMAGE [MORE]]   default: recovery-base:bookworm; builds only if missing;
+#                                          MORE packages, comma separated, for the tests of systemd
+#   REBUILD=1 compose/base-image.sh        builds it again
 set -euo pipefail
 
 readonly suite=bookworm
 readonly image=${1:-recovery-base:$suite}
-readonly packages=ca-certificates,python3,python3-venv,redis-server
+readonly packages=ca-certificates,python3,python3-venv,redis-server${2:+,$2}
 
 say() { printf 'base-image: %s\n' "$*" >&2; }
 

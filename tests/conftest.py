@@ -20,4 +20,5 @@ pytest_plugins = [
     "tests.upstreams",
     "tests.openwebui",
     "tests.smoke.image",
+    "tests.units",
 ]

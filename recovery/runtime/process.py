@@ -86,7 +86,7 @@ def await_ready(
 
     Raises ``NeverReady`` where it never said so, and ``WontStart`` when the process has ended.
     """
-    best, look = Readiness.ABSENT, Deadline(0)
+    best, look, detail = Readiness.ABSENT, Deadline(0), ""
     while True:
         found = ready()
         if found is Readiness.READY:
@@ -96,11 +96,12 @@ def await_ready(
             state, look = inspect(), Deadline(LOOK_SECONDS)
             if not state.running:
                 raise WontStart(f"{what} was started and ended: {state.detail}")
+            detail = state.detail
         if within.left() <= PAUSE:
             break
         time.sleep(PAUSE)
     if best is Readiness.ABSENT:
-        raise NeverReady(f"{what} runs and was not ready within {within.seconds:.1f} s")
+        raise NeverReady(f"{what} was not ready within {within.seconds:.1f} s: it is {detail}")
     return best
 
 

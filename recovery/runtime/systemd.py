@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from recovery.errors import NoSuchProcess, RuntimeUnavailable, WontStart, WontStop
 from recovery.runtime import programs
 from recovery.runtime.process import KILL_SECONDS, ProcessState, Remaining, await_end, born
 from recovery.runtime.settings import SystemdRuntime
 
-_PROPERTIES = ("LoadState", "ActiveState", "SubState", "MainPID", "InvocationID", "Job")
+_PROPERTIES = (
+    *("LoadState", "LoadError", "ActiveState", "SubState", "MainPID", "InvocationID", "Job"),
+    *("Result", "ExecMainStatus", "NRestarts"),
+)
 _AT_REST = frozenset({"inactive", "failed"})
+_UNUSABLE = frozenset({"not-found", "bad-setting", "error", "masked"})
+"""What systemd would not start, though one that was started before may run."""
 
 
 class Unit:
@@ -25,19 +32,25 @@ class Unit:
         if not answer.is_good:
             raise RuntimeUnavailable(f"systemd does not answer: {answer.complaint}")
         shown = dict(line.partition("=")[::2] for line in answer.output.splitlines())
-        if shown["LoadState"] == "not-found":
-            return ProcessState(exists=False, detail=f"systemd has no unit {self._unit}")
         pid = int(shown.get("MainPID", 0)) or None
         # What is queued has not begun and will.
         is_queued = shown.get("Job", "0") not in {"", "0"}
+        is_usable = shown["LoadState"] not in _UNUSABLE
         return ProcessState(
-            exists=True,
+            exists=is_usable,
             running=is_queued or shown["ActiveState"] not in _AT_REST,
             id=shown.get("InvocationID") or None,
             pid=pid,
             started_at=born(pid) if pid else None,
-            detail=f"{shown['ActiveState']} ({shown['SubState']})",
+            detail=_condition(shown) if is_usable else self._objection(shown),
         )
+
+    def _objection(self, shown: Mapping[str, str]) -> str:
+        if shown["LoadState"] == "not-found":
+            return f"systemd has no unit {self._unit}"
+        # The name of an error of D-Bus, then a sentence in quotes.
+        said = shown.get("LoadError", "").partition(" ")[2].strip('"')
+        return f"systemd cannot start {self._unit}: {said or shown['LoadState']}"
 
     def stop(self, grace: float, *, kill: bool = True) -> None:
         """The unit's own way to stop, and its own ``TimeoutStopSec`` where that is shorter."""
@@ -50,7 +63,7 @@ class Unit:
         # It may have ended by now, and then there is nothing to kill.
         answer = self._systemctl("kill", "--signal=SIGKILL", "--", self._unit)
         if not self._ended(KILL_SECONDS):
-            raise WontStop(f"{self._unit} runs on after KILL: {answer.complaint}")
+            raise WontStop(f"{self._unit} runs on after KILL: {_said(answer)}")
 
     def start(self) -> None:
         self._known()
@@ -73,8 +86,23 @@ class Unit:
     def _order(self, refused: type[WontStart | WontStop], *words: str) -> None:
         answer = self._systemctl(*words, "--", self._unit)
         if not answer.is_good:
-            raise refused(f"systemd refuses to {words[0]} {self._unit}: {answer.complaint}")
+            raise refused(f"systemd refuses to {words[0]} {self._unit}: {_said(answer)}")
 
     def _systemctl(self, *words: str) -> programs.Ended:
         command = ("systemctl", self._scope, "--no-pager", "--no-ask-password", *words)
         return programs.run(command, self._remaining, listen=True)
+
+
+def _condition(shown: Mapping[str, str]) -> str:
+    """Its state, and how it ended last and how often where that went wrong."""
+    words = f"{shown['ActiveState']} ({shown['SubState']})"
+    if shown.get("Result", "success") != "success":
+        words += f": {shown['Result']}, status {shown.get('ExecMainStatus', '?')}"
+    restarts = shown.get("NRestarts", "0")
+    return words if restarts in {"", "0"} else f"{words}, started again {restarts} times by systemd"
+
+
+def _said(answer: programs.Ended) -> str:
+    """What went wrong; beside it systemctl gives hints and warnings."""
+    lines = (line for line in answer.errors.splitlines() if line.startswith("Failed to "))
+    return next(lines, answer.complaint)[:200]

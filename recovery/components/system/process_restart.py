@@ -148,6 +148,11 @@ class _Restart:
                 f"the runtime of {self.key} runs process {found.pid}, and the policy finds"
                 f" {processes.shown(old)}: they are not the same"
             )
+        if processes.carry_us([*map(processes.pid_of, old), found.pid or 0]):
+            raise WrongProcess(
+                f"{self.key} carries out this recovery and would not be there to start again:"
+                " another worker of this host has to do it"
+            )
         if self.named.check is not None:
             answer = programs.run(self.named.check, self.journal.remaining)
             if not answer.is_good:

@@ -69,6 +69,12 @@ def are_of(lives: Iterable[Life], pid: int) -> bool:
     return False
 
 
+def carry_us(pids: Iterable[int]) -> bool:
+    """Whether one of them is this very process or one that it came from."""
+    this = psutil.Process()
+    return not {own.pid for own in (this, *this.parents())}.isdisjoint(pids)
+
+
 def shown(lives: Iterable[Life]) -> str:
     return ", ".join(str(pid) for pid in sorted(map(pid_of, lives)))
 
