@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recovery.version import __version__
+
 if TYPE_CHECKING:
     from recovery.producer import trigger
 
 __all__ = ["__version__", "trigger"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

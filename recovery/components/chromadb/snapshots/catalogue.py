@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from recovery import __version__
 from recovery.components.chromadb.snapshots import manifest
 from recovery.components.chromadb.snapshots.manifest import Manifest, NoManifest
 from recovery.errors import NoSnapshot, NotCopied, SnapshotDamaged
+from recovery.version import __version__
 
 MAKING = ".making-"
 REMOVING = ".removing-"

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import AfterValidator, AwareDatetime, Field, NonNegativeInt, ValidationError
 
-from recovery import __version__
 from recovery.strategy import StrictModel
 from recovery.text import readable
+from recovery.version import __version__
 
 FILE = "manifest.json"
 FORMAT = 1
