@@ -2,6 +2,9 @@
 
 The remedy does more: it surveys first, asks the kernel whether anybody has a file open, never
 follows a link, and lists what goes. All old files must go here, which is its slowest case.
+
+Twice: ``settled`` on the disk, as old files are, and ``fresh``, still in the filesystem's memory,
+where removing costs next to nothing and our own work counts most. The limit is for the former.
 """
 
 from __future__ import annotations
@@ -29,43 +32,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=100_000, help="files, half of them old")
     parser.add_argument("--many", type=int, default=1_000_000, help="files, for memory alone")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clean", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.clean:
         print(json.dumps(clean(chosen.clean)))
         return
-    ours, baseline = [], []
-    for number in range(chosen.rounds):
-        # Whoever goes second finds a warmer cache, so they take turns.
-        for who in ("ours", "find") if number % 2 else ("find", "ours"):
-            measured = ours if who == "ours" else baseline
-            measured.append(measure(who, chosen.n))
-        seconds = f"find {baseline[-1]['seconds']:.3f} s, ours {ours[-1]['seconds']:.3f} s"
-        print(f"round {number + 1}: {seconds}", flush=True)
-    peaks = {FEW: measure("ours", FEW)["peak_mb"], chosen.n: ours[0]["peak_mb"]}
+    sides = {"fresh": compare(chosen.n, chosen.rounds, settled=False)}
+    sides["settled"] = compare(chosen.n, chosen.rounds, settled=True)
+    peaks = {FEW: measure("ours", FEW)["peak_mb"], chosen.n: sides["fresh"]["ours"][0]["peak_mb"]}
     if chosen.many > chosen.n:
         peaks[chosen.many] = measure("ours", chosen.many)["peak_mb"]
     print(f"peak resident memory in MB by files: {peaks}")
-    best, found = (min(each["seconds"] for each in side) for side in (ours, baseline))
-    ratio = round(best / found, 3)
+    best = {
+        name: {who: min(each["seconds"] for each in runs) for who, runs in side.items()}
+        for name, side in sides.items()
+    }
+    ratios = {name: round(side["ours"] / side["find"], 3) for name, side in best.items()}
+    print(f"ratio to find: {ratios}")
     report.finish(
         "disk_cleanup",
         n=chosen.n,
         unit="s",
-        ours={"best": round(best, 3), "peak_mb": peaks},
-        baseline={"best": round(found, 3)},
-        ratio=ratio,
-        limit=LIMIT,
-        ok=ratio <= LIMIT and max(peaks.values()) <= min(peaks.values()) * FLAT,
+        ours={name: round(side["ours"], 3) for name, side in best.items()} | {"peak_mb": peaks},
+        baseline={name: round(side["find"], 3) for name, side in best.items()},
+        ratio=ratios,
+        limit={"settled": LIMIT},
+        ok=ratios["settled"] <= LIMIT and max(peaks.values()) <= min(peaks.values()) * FLAT,
     )
 
 
-def measure(who: str, count: int) -> dict[str, float]:
+def compare(count: int, rounds: int, *, settled: bool) -> dict[str, list[dict[str, float]]]:
+    measured: dict[str, list[dict[str, float]]] = {"ours": [], "find": []}
+    for number in range(rounds):
+        # Whoever goes second finds a warmer cache, so they take turns.
+        for who in ("ours", "find") if number % 2 else ("find", "ours"):
+            measured[who].append(measure(who, count, settled=settled))
+        seconds = ", ".join(f"{who} {runs[-1]['seconds']:.3f} s" for who, runs in measured.items())
+        print(f"{'settled' if settled else 'fresh'} {number + 1}: {seconds}", flush=True)
+    return measured
+
+
+def measure(who: str, count: int, *, settled: bool = False) -> dict[str, float]:
     """Seconds, and for ours the peak of memory, of one cleanup of a new tree."""
     with servers.folder() as where:
         root = where / "tree"
         tree(root, count)
+        if settled:
+            os.sync()
         done = in_a_process(root) if who == "ours" else {"seconds": find(root)}
         left = sum(len(files) for _, _, files in os.walk(root))
         if left != count - count // 2:

@@ -110,7 +110,7 @@ class _Cleanup:
             figures = {"files": found.files, "mb": _mb(found.gain), "whole": found.is_whole}
             self._plan(f"remove old files below {root.path}", **figures)
             for best in found.in_order()[:MOST_NAMED]:
-                path = shown(root.path, *best.where, best.name)
+                path = shown(root.path, *best.where, best.seen.name)
                 self._plan(f"remove {path}", mb=_mb(best.gain))
         for root in self.logs:
             self._plan(f"compress old logs below {root.path}")

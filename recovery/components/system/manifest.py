@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from recovery.components.system.seen import Seen
 from recovery.errors import NothingKept
 from recovery.strategy import Kept
 
 FILE = "removed.jsonl.gz"
 MOST_UNWRITTEN = 20_000
 """Lines that wait in memory while the disk has no room for them."""
+
+_encode = json.JSONEncoder().encode
 
 
 class Manifest:
@@ -27,20 +29,22 @@ class Manifest:
         self._lines: list[str] = []
         self.unwritten = 0
 
-    def announce(self, entries: list[tuple[str, os.stat_result]]) -> None:
-        """Write down what is removed next: full paths and what is known of them."""
+    def announce(self, folder: str, files: Iterable[Seen]) -> None:
+        """What goes next, once it is written down: what is known of it, by its full path."""
+        start = _encode(f"{folder}/")[:-1]
         self._lines += [
-            f"[{json.dumps(path)},{status.st_size},{int(status.st_mtime)}]"
-            for path, status in entries
+            f"[{start}{_encode(seen.name)[1:]},{seen.size},{seen.written}]" for seen in files
         ]
-        self.write()
 
-    def spare(self, path: str) -> None:
+    def spare(self, folder: str, names: Iterable[str]) -> None:
         """What was announced and is still there."""
-        self._lines.append(f'[{json.dumps(path)},"kept"]')
+        self._lines += [f'[{_encode(f"{folder}/{name}")},"kept"]' for name in names]
 
     def write(self) -> None:
-        """Append what waits; on a full disk it waits on, up to a bound."""
+        """Append what waits, before any of it goes.
+
+        On a full disk it waits on, up to a bound.
+        """
         if not self._lines:
             return
         # Each write is a whole member, so that a cut-off one spoils nothing before it.

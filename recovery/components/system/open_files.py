@@ -8,9 +8,11 @@ import math
 import os
 import signal
 import stat
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ DELETED = " (deleted)"
 
 _FRESH_SECONDS = 2.0
 _NO_LEASES = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK})
+
+_is_sigio_ignored = False
 
 Identity = tuple[int, int]
 
@@ -55,8 +59,9 @@ def claim(descriptor: int, others: ByProcesses | None = None) -> bool:
     container; who opens it then waits until we close it. False where the filesystem has no leases,
     so that ``others`` were asked, which is true for a moment only.
     """
-    # The kernel's default, SIGIO, would end this process when somebody opens the file.
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+    if not _is_sigio_ignored:
+        # The kernel's default, SIGIO, would end this process when somebody opens the file.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except OSError as error:
@@ -69,6 +74,22 @@ def claim(descriptor: int, others: ByProcesses | None = None) -> bool:
             raise InUse("open in a process") from error
         return False
     return True
+
+
+@contextmanager
+def no_signal_of_leases() -> Iterator[None]:
+    """Ignore SIGIO meanwhile, which spares a system call a file; only a main thread can do that."""
+    global _is_sigio_ignored  # noqa: PLW0603 - what becomes of a signal is the process's, too
+    if threading.current_thread() is not threading.main_thread() or _is_sigio_ignored:
+        yield
+        return
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    _is_sigio_ignored = True
+    try:
+        yield
+    finally:
+        _is_sigio_ignored = False
+        signal.signal(signal.SIGIO, before or signal.SIG_DFL)
 
 
 def is_wanted_by_others(descriptor: int) -> bool:

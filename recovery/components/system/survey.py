@@ -5,17 +5,19 @@ from __future__ import annotations
 import heapq
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from recovery.components.system.filesystems import Usage
-from recovery.components.system.folders import Identity, Root, walk
+from recovery.components.system.folders import Batch, Identity, Root, walk
+from recovery.components.system.seen import Group, Memory, Seen
 from recovery.components.system.target import HostThresholds
 
 MOST_BEST = 1024
 """Files that are known by name and go in exact order; the rest goes by classes of worth."""
 
+MOST_OUTDONE = 5_000
 MOST_BY_US = 10_000
 BLOCK = 512
 """Bytes of one ``st_blocks``, whatever the filesystem."""
@@ -87,8 +89,7 @@ class Best:
     gain: int
     root: int
     where: tuple[str, ...]
-    name: str
-    status: os.stat_result
+    seen: Seen
 
     def __lt__(self, other: Best) -> bool:
         return self.worth < other.worth
@@ -107,44 +108,76 @@ class Measure:
             return int(status.st_nlink == 1)
         return status.st_blocks * BLOCK // status.st_nlink
 
-    def worth(self, status: os.stat_result) -> int:
+    def worth(self, status: os.stat_result, gain: int) -> int:
         """The largest and oldest are worth most: gain times milliseconds of age."""
-        return int(self.gain(status) * self.age.of(status) * 1000)
+        return int(gain * self.age.of(status) * 1000)
 
 
 @dataclass(slots=True)
 class Survey:
     """The best files by name; the rest as gains, by the length of their worth in bits.
 
-    Memory is flat: so many files by name, and one counter a class.
+    Memory is flat: so many files by name, one counter a class, and what ``rest`` may take.
+    ``is_whole``: everything was looked at.
     """
 
     best: list[Best] = field(default_factory=list)
-    rest: Counter[int] = field(default_factory=Counter)
+    gains: Counter[int] = field(default_factory=Counter)
+    rest: Memory = field(default_factory=Memory)
     files: int = 0
     gain: int = 0
     is_whole: bool = True
+    _outdone: defaultdict[tuple[int, tuple[str, ...]], list[Seen]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    _outdone_files: int = 0
 
-    def add(self, found: Best) -> None:
-        self.files += 1
-        self.gain += found.gain
-        if len(self.best) < MOST_BEST:
-            heapq.heappush(self.best, found)
-        else:
-            out = heapq.heappushpop(self.best, found)
-            self.rest[out.worth.bit_length()] += out.gain
+    def add(self, root: int, batch: Batch, measure: Measure) -> None:
+        """Old files of one folder."""
+        best, out = self.best, []
+        for name, status in batch.files:
+            gain = measure.gain(status)
+            worth = measure.worth(status, gain)
+            if worth <= 0:
+                continue
+            self.files += 1
+            self.gain += gain
+            bits = worth.bit_length()
+            seen = Seen(name, status.st_ino, status.st_size, int(status.st_mtime), bits)
+            if len(best) == MOST_BEST and worth <= best[0].worth:
+                out.append(seen)
+                self.gains[bits] += gain
+                continue
+            heapq.heappush(best, Best(worth, gain, root, batch.where, seen))
+            if len(best) > MOST_BEST:
+                self._let_go(heapq.heappop(best))
+        if out:
+            self.rest.add(Group.of(root, batch.where, out))
+
+    def close(self) -> None:
+        """Remember those as well that were among the best for a while."""
+        for (root, where), files in self._outdone.items():
+            self.rest.add(Group.of(root, where, files))
+        self._outdone.clear()
+
+    def _let_go(self, one: Best) -> None:
+        self.gains[one.seen.bits] += one.gain
+        self._outdone[one.root, one.where].append(one.seen)
+        self._outdone_files += 1
+        if self._outdone_files % MOST_OUTDONE == 0:
+            self.close()
 
     def in_order(self) -> list[Best]:
         """The largest and oldest first."""
         return sorted(self.best, key=lambda each: -each.worth)
 
-    def least_worth(self, missing: int) -> int:
-        """From which worth on the rest suffices for what is missing."""
+    def least_bits(self, missing: int) -> int:
+        """From which length of worth on the rest suffices for what is missing."""
         if self.is_whole:
-            for bits in sorted(self.rest, reverse=True):
-                missing -= self.rest[bits]
+            for bits in sorted(self.gains, reverse=True):
+                missing -= self.gains[bits]
                 if missing <= 0:
-                    return int(2 ** (bits - 1))
+                    return bits
         return 1
 
 
@@ -155,12 +188,10 @@ def survey(
     found = Survey()
     for number, root in enumerate(roots):
         for batch in walk(root, measure.age.is_old, tick):
-            for name, status in batch.files:
-                worth = measure.worth(status)
-                if worth > 0:
-                    gain = measure.gain(status)
-                    found.add(Best(worth, gain, number, batch.where, name, status))
+            found.add(number, batch, measure)
             if time.monotonic() > ends:
                 found.is_whole = False
+                found.close()
                 return found
+    found.close()
     return found

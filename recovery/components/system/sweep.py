@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Self
@@ -13,13 +13,24 @@ from recovery.components.system import open_files
 from recovery.components.system.filesystems import Usage
 from recovery.components.system.folders import Root, Unsafe, is_regular, reached, walk
 from recovery.components.system.manifest import Manifest
-from recovery.components.system.survey import BLOCK, Age, Best, Measure, Shortage, survey
+from recovery.components.system.seen import Group, Seen
+from recovery.components.system.survey import (
+    BLOCK,
+    Age,
+    Best,
+    Measure,
+    Shortage,
+    Survey,
+    survey,
+)
 from recovery.components.system.target import HostThresholds
 
 SURVEY_SHARE = 3
 """A survey may take one part in so many of the time that is left."""
 
 _ANNOUNCED = 64
+_ANNOUNCED_OF_REST = 256
+_MOST_BITS = 256
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -67,26 +78,26 @@ class Sweep:
         Room first, then inodes. Raises ``DeadlineExceeded``.
         """
         try:
-            for of_inodes in (False, True):
-                self._measure = Measure(age=self.age, of_inodes=of_inodes)
-                self._missing = 0
-                if self._is_short():
-                    self._relieve()
+            with open_files.no_signal_of_leases():
+                self._run()
         finally:
             self.manifest.write()
+
+    def _run(self) -> None:
+        for of_inodes in (False, True):
+            self._measure = Measure(age=self.age, of_inodes=of_inodes)
+            self._missing = 0
+            if self._is_short():
+                self._relieve()
 
     def _relieve(self) -> None:
         ends = time.monotonic() + self.remaining() / SURVEY_SHARE
         found = survey(self.roots, self._measure, ends, self.remaining)
         self._remove_best(found.in_order())
-        if found.is_whole and not found.rest:
-            return
-        least = found.least_worth(self._missing)
+        least = found.least_bits(self._missing)
+        self._remove_rest(found, range(least, _MOST_BITS))
         # What was counted on may be in use: then everything else is needed too.
-        for worth in dict.fromkeys((least, 1)):
-            for number, root in enumerate(self.roots):
-                if self._is_short():
-                    self._remove_rest(number, root, worth)
+        self._remove_rest(found, range(1, least))
 
     def _is_short(self) -> bool:
         """Ask the filesystem itself; what was freed is only counted in between."""
@@ -99,44 +110,74 @@ class Sweep:
         waiting = iter(best)
         while self._is_short() and (some := list(islice(waiting, _ANNOUNCED))):
             self.remaining()
-            self.manifest.announce(
-                [(self._path(each.root, each.where, each.name), each.status) for each in some]
-            )
             for each in some:
-                root = self.roots[each.root]
-                try:
-                    with reached(root, each.where) as folder:
-                        gone = self._remove(each.root, folder, each.name, each.status)
-                except (OSError, Unsafe) as error:
-                    root.skip(str(error) if isinstance(error, Unsafe) else error.strerror or "?")
-                    gone = False
-                if not gone:
-                    self.manifest.spare(self._path(each.root, each.where, each.name))
+                self.manifest.announce(self._folder(each.root, each.where), [each.seen])
+            self.manifest.write()
+            for each in some:
+                self._reach_and_remove(each.root, each.where, [each.seen])
 
-    def _remove_rest(self, number: int, root: Root, least: int) -> None:
-        for batch in walk(root, self._is_worth(least), self.remaining):
+    def _remove_rest(self, found: Survey, bits: range) -> None:
+        """What the survey remembers; where that is not all, whatever a new walk finds."""
+        for some in _together(found.rest.groups, bits):
+            if not self._is_short():
+                return
             self.remaining()
-            named = [(self._path(number, batch.where, name), s) for name, s in batch.files]
-            self.manifest.announce(named)
-            for (name, status), (path, _) in zip(batch.files, named, strict=True):
-                if not self._remove(number, batch.folder, name, status):
-                    self.manifest.spare(path)
+            for group, files in some:
+                self.manifest.announce(self._folder(group.root, group.where), files)
+            self.manifest.write()
+            for group, files in some:
+                self._reach_and_remove(group.root, group.where, files)
+        if bits and not (found.is_whole and found.rest.is_whole):
+            for number, root in enumerate(self.roots):
+                if self._is_short():
+                    self._walk_and_remove(number, root, bits.start)
+
+    def _walk_and_remove(self, number: int, root: Root, bits: int) -> None:
+        for batch in walk(root, self._is_worth(bits), self.remaining):
+            self.remaining()
+            files = [
+                Seen(name, status.st_ino, status.st_size, int(status.st_mtime), bits)
+                for name, status in batch.files
+            ]
+            self.manifest.announce(self._folder(number, batch.where), files)
+            self.manifest.write()
+            self._remove_all(number, batch.folder, batch.where, files)
             if not self._is_short():
                 return
 
-    def _is_worth(self, least: int) -> Callable[[os.stat_result], bool]:
-        is_old, measure = self.age.is_old, self._measure
-        if least <= 1:
+    def _is_worth(self, bits: int) -> Callable[[os.stat_result], bool]:
+        is_old, measure, least = self.age.is_old, self._measure, 1 << (bits - 1)
+        if bits <= 1:
             return lambda status: is_old(status) and measure.gain(status) > 0
-        return lambda status: is_old(status) and measure.worth(status) >= least
+        return lambda status: (
+            is_old(status) and measure.worth(status, measure.gain(status)) >= least
+        )
 
-    def _remove(self, number: int, folder: int, name: str, seen: os.stat_result) -> bool:
+    def _reach_and_remove(self, number: int, where: Sequence[str], files: Sequence[Seen]) -> None:
+        root = self.roots[number]
+        try:
+            with reached(root, where) as folder:
+                self._remove_all(number, folder, where, files)
+        except (OSError, Unsafe) as error:
+            root.skip(str(error) if isinstance(error, Unsafe) else error.strerror or "?")
+            self._spare(number, where, files)
+
+    def _remove_all(
+        self, number: int, folder: int, where: Sequence[str], files: Sequence[Seen]
+    ) -> None:
+        left = [seen for seen in files if not self._remove(number, folder, seen)]
+        self._spare(number, where, left)
+
+    def _spare(self, number: int, where: Sequence[str], files: Sequence[Seen]) -> None:
+        self.manifest.spare(self._folder(number, where), [seen.name for seen in files])
+
+    def _remove(self, number: int, folder: int, seen: Seen) -> bool:
         """Whether the file is gone by our hand; nothing is touched once enough is free."""
         if self._missing <= 0 and not self._is_short():
             return False
         root, freed = self.roots[number], self.freed[number]
         try:
-            last = remove(folder, name, seen, self.age, self.held)
+            last = remove(folder, seen.name, seen.inode, self.age, self.held)
         except open_files.InUse as reason:
             root.skip(str(reason))
         except Changed:
@@ -151,39 +192,55 @@ class Sweep:
             return True
         return False
 
-    def _path(self, number: int, where: Sequence[str], name: str) -> str:
-        return "/".join((self.roots[number].path.rstrip("/"), *where, name))
+    def _folder(self, number: int, where: Sequence[str]) -> str:
+        return "/".join((self.roots[number].path.rstrip("/"), *where))
+
+
+def _together(groups: Iterable[Group], bits: range) -> Iterator[list[tuple[Group, list[Seen]]]]:
+    """Groups with files of such a worth, as many as are announced at a time."""
+    some, files = list[tuple[Group, list[Seen]]](), 0
+    for group in groups:
+        wanted = [seen for seen in group if seen.bits in bits]
+        if wanted:
+            some.append((group, wanted))
+            files += len(wanted)
+        if files >= _ANNOUNCED_OF_REST:
+            yield some
+            some, files = [], 0
+    if some:
+        yield some
 
 
 def remove(
-    folder: int, name: str, seen: os.stat_result, age: Age, held: open_files.ByProcesses
+    folder: int, name: str, inode: int, age: Age, held: open_files.ByProcesses
 ) -> os.stat_result:
     """Remove one old file that nobody has open; its status just before is returned.
 
-    Raises ``InUse``, ``Changed`` where the name means something else by now, and ``OSError``.
+    ``inode``: of the file that was looked at. Raises ``InUse``, ``Changed`` where the name means
+    something else by now, and ``OSError``.
     """
     descriptor = os.open(name, _OPEN, dir_fd=folder)
     try:
         open_files.claim(descriptor, held)
-        status = os.fstat(descriptor)
-        if not is_regular(status) or not age.is_old(status) or not _is_same(status, seen):
-            raise Changed
-        if status.st_nlink > 1:
-            _unlink(folder, name, status)
-            age.lost_a_name(os.fstat(descriptor))
-            return status
     finally:
+        # Closed before, because a filesystem has more to do for a file that is open while it goes.
         os.close(descriptor)
-    # Closed before, because a filesystem has more to do for a file that is open while it goes.
-    _unlink(folder, name, status)
+    # Of the name, last of all: whoever put another file in its place since it was opened, and this
+    # one back, has changed it by that.
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if status.st_ino != inode or not is_regular(status) or not age.is_old(status):
+        raise Changed
+    if status.st_nlink > 1:
+        _remove_a_name(folder, name, age)
+    else:
+        os.unlink(name, dir_fd=folder)
     return status
 
 
-def _unlink(folder: int, name: str, status: os.stat_result) -> None:
-    if not _is_same(os.stat(name, dir_fd=folder, follow_symlinks=False), status):
-        raise Changed
-    os.unlink(name, dir_fd=folder)
-
-
-def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    return one.st_ino == other.st_ino and one.st_dev == other.st_dev
+def _remove_a_name(folder: int, name: str, age: Age) -> None:
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.unlink(name, dir_fd=folder)
+        age.lost_a_name(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)

@@ -482,11 +482,26 @@ def test_a_file_that_changes_between_look_and_removal_stays(tmp_path: Path) -> N
     try:
         for name in ("grown", "replaced"):
             with pytest.raises(Changed):
-                remove(descriptor, name, seen[name], age, held)
+                remove(descriptor, name, seen[name].st_ino, age, held)
         with pytest.raises(OSError, match="symbolic links"):
-            remove(descriptor, "linked", seen["linked"], age, held)
-        remove(descriptor, "old", seen["old"], age, held)
+            remove(descriptor, "linked", seen["linked"].st_ino, age, held)
+        remove(descriptor, "old", seen["old"].st_ino, age, held)
     finally:
         os.close(descriptor)
 
     assert sorted(path.name for path in folder.iterdir()) == ["grown", "linked", "replaced"]
+
+
+def test_more_files_than_are_remembered_go_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recovery.components.system.survey.MOST_BEST", 10)
+    monkeypatch.setattr("recovery.components.system.seen.MOST_BYTES", 5_000)
+    folder = tmp_path / "old"
+    for number in range(400):
+        fill(folder / str(number // 50) / str(number), 0.01)
+
+    clean_all(tmp_path, folder)
+
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+    assert len(listed(tmp_path)) == 400
