@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -206,6 +206,11 @@ class ServedCollection:
         said = {"offset": offset, "limit": limit, "include": ["embeddings"]}
         got = self._ask("POST", "get", **said)
         return self._server.understood(lambda one: [*answers.page(one, limit)], got)
+
+    def named(self, ids: Sequence[str]) -> list[tuple[str, Vector]]:
+        """Those of the ids that there are, with their vectors."""
+        got = self._ask("POST", "get", ids=list(ids), include=["embeddings"])
+        return self._server.understood(lambda one: [*answers.page(one, len(ids))], got)
 
     def query(self, vector: Vector, hits: int) -> list[tuple[str, float]]:
         said = {"query_embeddings": [vector], "n_results": hits, "include": ["distances"]}

@@ -9,7 +9,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from recovery.components.chromadb.findings import Budget, Examined, Finding, from_message
@@ -26,6 +26,7 @@ LOST_VECTOR = "Error finding id"
 """What Chroma says, asked for the vector of a record that its index does not know."""
 
 Vector = Sequence[float]
+Sample = list[tuple[str, Vector]]
 
 
 class CollectionError(Exception):
@@ -50,13 +51,24 @@ class Collection(Protocol):
 
 
 def examine(
-    collection: Collection, budget: Budget, *, at_least: int = 0, latency_ms: float
+    collection: Collection,
+    budget: Budget,
+    *,
+    at_least: int = 0,
+    latency_ms: float,
+    draw: Callable[[], Sample] | None = None,
 ) -> Examined:
-    """Count, read a sample, query with it. ``latency_ms`` is the limit of one query."""
+    """Count, read a sample, query with it. ``latency_ms`` is the limit of one query.
+
+    ``draw`` reads the sample where there is a faster way than page by page.
+    """
     figures: dict[str, Figure] = {}
     try:
         return Examined(
-            finding=_look(collection, budget, figures, at_least, latency_ms), figures=figures
+            finding=_look(
+                collection, budget, figures, at_least=at_least, latency_ms=latency_ms, draw=draw
+            ),
+            figures=figures,
         )
     except CollectionError as error:
         known = from_message(str(error))
@@ -70,8 +82,10 @@ def _look(
     collection: Collection,
     budget: Budget,
     figures: dict[str, Figure],
+    *,
     at_least: int,
     latency_ms: float,
+    draw: Callable[[], Sample] | None,
 ) -> Finding | None:
     count = figures["counted"] = collection.count()
     if count < at_least:
@@ -80,7 +94,7 @@ def _look(
             summary=f"{collection.name} holds {count} records; at least {at_least} are expected",
         )
     try:
-        sample = _sample(collection, count, budget)
+        sample = draw() if draw else _sample(collection, count, budget)
     except CollectionError as error:
         if LOST_VECTOR not in str(error):
             raise
@@ -94,9 +108,9 @@ def _look(
     return _query_all(collection, sample, budget, figures, latency_ms)
 
 
-def _sample(collection: Collection, count: int, budget: Budget) -> list[tuple[str, Vector]]:
+def _sample(collection: Collection, count: int, budget: Budget) -> Sample:
     """From the first record to the last: what an index lost, it mostly lost in one piece."""
-    sample: list[tuple[str, Vector]] = []
+    sample: Sample = []
     for offset in offsets(count):
         if budget.is_over and sample:
             break
@@ -114,7 +128,7 @@ def offsets(count: int) -> list[int]:
 
 def _query_all(
     collection: Collection,
-    sample: list[tuple[str, Vector]],
+    sample: Sample,
     budget: Budget,
     figures: dict[str, Figure],
     latency_ms: float,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from recovery.components.chromadb import neighbours, sampling
 from recovery.components.chromadb.api import ChromaServer, ServedCollection, Unanswered
@@ -26,19 +28,30 @@ def listen(target: ChromaTarget, url: str, budget: Budget) -> Examined:
     return examined
 
 
-def examine(target: ChromaTarget, url: str, budget: Budget) -> Examined:
-    """The collections listed, and some of them counted, read and queried."""
+Known = Callable[[str], Sequence[str]]
+"""Ids of some records of a collection, by its own id, to whoever can read the server's files."""
+
+
+def examine(target: ChromaTarget, url: str, budget: Budget, known: Known | None = None) -> Examined:
+    """The collections listed, and some of them counted, read and queried.
+
+    A server finds a record by its place in a time that grows with the place; by its id, at once.
+    """
     examined = Examined()
     try:
         with ChromaServer(target, url, budget) as server:
-            _converse(target, server, budget, examined)
+            _converse(target, server, budget, examined, known)
     except (TargetRefused, Unanswered) as error:
         examined.finding = _finding(error)
     return examined
 
 
 def _converse(
-    target: ChromaTarget, server: ChromaServer, budget: Budget, examined: Examined
+    target: ChromaTarget,
+    server: ChromaServer,
+    budget: Budget,
+    examined: Examined,
+    known: Known | None,
 ) -> None:
     listed = _greet(target, server, examined)
     own = [one for one in listed if _is_own(target, one.name)]
@@ -48,7 +61,8 @@ def _converse(
     for collection in few:
         if examined.finding is not None or (asked and budget.is_over):
             return
-        examined.add(_examine(target, server, collection, budget))
+        ids = known(collection.id) if known else ()
+        examined.add(_examine(target, server, collection, budget, ids))
         asked += 1
     examined.figures.update(asked=asked, depth="query")
 
@@ -89,7 +103,11 @@ def _cut_off(names: set[str]) -> Finding | None:
 
 
 def _examine(
-    target: ChromaTarget, server: ChromaServer, collection: ServedCollection, budget: Budget
+    target: ChromaTarget,
+    server: ChromaServer,
+    collection: ServedCollection,
+    budget: Budget,
+    ids: Sequence[str],
 ) -> Examined:
     try:
         return sampling.examine(
@@ -97,9 +115,21 @@ def _examine(
             budget,
             at_least=target.collections.get(collection.name, 0),
             latency_ms=target.thresholds.latency_ms,
+            draw=partial(_named, collection, ids) if ids else None,
         )
     except Unanswered as error:
         return Examined(finding=_broken_off(server, collection.name, error))
+
+
+def _named(collection: ServedCollection, ids: Sequence[str]) -> sampling.Sample:
+    """Some may have been deleted since; raises ``CollectionError`` where too many are not there."""
+    found = collection.named(ids)
+    missing = len(ids) - len(found)
+    if missing > sampling.MAY_MISS * len(ids):
+        raise sampling.CollectionError(
+            f"{missing} of {len(ids)} records of its database are not in its answer"
+        )
+    return found
 
 
 def _broken_off(server: ChromaServer, name: str, error: Unanswered) -> Finding:

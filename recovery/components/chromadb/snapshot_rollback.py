@@ -274,7 +274,8 @@ class _Rollback:
 
         longest = find_component("chromadb").probe_seconds
         budget = Budget(min(longest, self.journal.remaining()))
-        found = served.examine(self.target, self.target.server, budget)
+        known = partial(contents.drawn, self.path)
+        found = served.examine(self.target, self.target.server, budget, known)
         self.journal.note("queried", **found.figures)
         if found.finding is not None:
             raise StillUnhealthy(f"the restored server is not well: {found.finding.summary}")

@@ -11,8 +11,12 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
+from recovery.components.chromadb import served as asking
 from recovery.components.chromadb.evidence import evidence
+from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.probe import light, probe
+from recovery.components.chromadb.sampling import SAMPLE
+from recovery.components.chromadb.snapshots import contents
 from recovery.components.chromadb.target import ChromaTarget
 from tests.chroma import (
     INDEX_DAMAGES,
@@ -56,6 +60,40 @@ def test_a_healthy_server_is_healthy_and_has_figures(chroma_server: ServedChroma
     assert report.figures["asked"] == 3
     assert report.figures["queried"] == report.figures["found_themselves"]
     assert light(served(chroma_server), SECONDS).healthy
+
+
+def test_a_server_is_asked_for_records_that_its_files_name(
+    chroma_server: ServedChroma, chroma_directory: ChromaDirectory
+) -> None:
+    target, budget = served(chroma_server), Budget(SECONDS)
+    drawn: dict[str, list[str]] = {}
+
+    def known(collection: str) -> list[str]:
+        drawn[collection] = contents.drawn(chroma_directory.path, collection)
+        return drawn[collection]
+
+    found = asking.examine(target, chroma_server.url, budget, known)
+
+    assert found.finding is None, found
+    assert len(drawn) == 3
+    assert max(map(len, drawn.values())) == SAMPLE
+    assert found.figures["sampled"] == sum(map(len, drawn.values()))
+    assert found.figures["queried"] == found.figures["found_themselves"] == found.figures["sampled"]
+
+
+def test_records_that_the_files_name_and_the_server_does_not_give_are_a_finding(
+    chroma_server: ServedChroma,
+) -> None:
+    found = asking.examine(
+        served(chroma_server), chroma_server.url, Budget(SECONDS), lambda _: ["one", "two"]
+    )
+
+    assert found.finding is not None
+    assert "2 of 2 records of its database are not in its answer" in found.finding.summary
+
+
+def test_nothing_is_drawn_where_no_database_can_be_read(tmp_path: Path) -> None:
+    assert contents.drawn(tmp_path, "any") == []
 
 
 def test_a_killed_server_refuses_connections(chroma_server: ServedChroma) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from recovery.components.chromadb import sampling
 from recovery.components.chromadb.database import NAME
 from recovery.components.chromadb.orphans import is_index_name
 
@@ -15,6 +17,11 @@ _POSITION = (
     "SELECT max(coalesce((SELECT max(seq_id) FROM embeddings_queue), 0),"
     " coalesce((SELECT max(seq_id) FROM max_seq_id), 0))"
 )
+
+_METADATA = "SELECT id FROM segments WHERE collection = ? AND scope = 'METADATA'"
+_RANGE = "SELECT min(id), max(id) FROM embeddings WHERE segment_id = ?"
+# The plus keeps SQLite from an index that it would have to sort.
+_FROM = "SELECT embedding_id FROM embeddings WHERE id >= ? AND +segment_id = ? ORDER BY id LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +47,36 @@ class Contents:
 
 def read(folder: Path) -> Contents:
     """Raises ``sqlite3.Error``. Takes SQLite's read lock for a moment."""
+    with _opened(folder) as connection:
+        return of(connection)
+
+
+def drawn(folder: Path, collection: str) -> list[str]:
+    """Ids of some records of a collection, from the first to the last; none where they are unknown.
+
+    One from each of as many equal parts as a sample is large. Takes SQLite's read lock, too.
+    """
+    try:
+        with _opened(folder) as connection:
+            return [*dict.fromkeys(_drawn(connection, collection))]
+    except sqlite3.Error:
+        return []
+
+
+def _drawn(connection: sqlite3.Connection, collection: str) -> Iterator[str]:
+    segments = connection.execute(_METADATA, (collection,)).fetchall()
+    for (segment,) in segments:
+        first, last = connection.execute(_RANGE, (segment,)).fetchone()
+        for offset in sampling.offsets(last - first + 1) if last else ():
+            (identity,) = connection.execute(_FROM, (first + offset, segment)).fetchone()
+            yield str(identity)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[sqlite3.Connection]:
     address = f"{(folder / NAME).as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=5.0)) as connection:
-        return of(connection)
+        yield connection
 
 
 def of(connection: sqlite3.Connection) -> Contents:
