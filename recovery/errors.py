@@ -26,7 +26,7 @@ RecoveryError
     ├── DeadlineExceeded      the strategy's own time is over
     ├── NotConfirmed          what can harm was asked for, and the probe finds another failure
     ├── NothingKept           what is to be deleted cannot be put aside first: disk, budget
-    ├── TargetBusy            another repair or snapshot of it is at work on this host (transient)
+    ├── TargetBusy            another repair or snapshot of it is at work    (transient)
     ├── NotCopied             a copy of the target as of one moment cannot be made   (transient)
     ├── SnapshotDamaged       a snapshot is not what was written, or does not hold what it should
     ├── NoSnapshot            there is no verified snapshot, or none of that name
@@ -45,6 +45,7 @@ RecoveryError
     ├── SignInsLimited        the target takes no more sign-ins of this account for a while
     ├── MemoryAway            what is remembered of the target cannot be reached (transient)
     ├── VectorsLost           no vector is left of some records, and nothing gives them anew
+    ├── RecordsUnreadable     a server hands out none of a collection, not even its documents
     ├── EmbeddingUnavailable  the policy's embedding function cannot be had, or gives other vectors
     ├── NothingFreed          the remedy found nothing that it could give back
     ├── WorkerLost            the worker died and its recovery could not be resumed
@@ -305,6 +306,12 @@ class VectorsLost(RemedyError):
     """``facts``: ``collection``, ``records`` and ``missing``."""
 
     code = "vectors_lost"
+
+
+class RecordsUnreadable(RemedyError):
+    """``facts``: ``collection``, and ``said``, the server's own words, where they are known."""
+
+    code = "records_unreadable"
 
 
 class EmbeddingUnavailable(RemedyError):

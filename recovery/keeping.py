@@ -24,6 +24,8 @@ from typing import Any, Self
 from recovery.errors import NothingKept, NotKept
 
 MANIFEST = "kept.json"
+OUTSIDE = "outside"
+"""The fact that says what is kept beside the folder; see ``recovery.strategy.Kept``."""
 FREE_SHARE = 0.05
 """The part of a disk that is never filled: the host needs it to live."""
 
@@ -43,14 +45,17 @@ class KeptState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptEntry:
-    """What everybody may know of one folder. Times: epoch ms of the control plane's clock."""
+    """What everybody may know of one folder. Times: epoch ms of the control plane's clock.
+
+    ``bytes`` is None where a part of it lies on a server that does not say how much it is.
+    """
 
     recovery_id: str
     target: str
     strategy: str
     summary: str
     host: str
-    bytes: int
+    bytes: int | None
     kept_ms: int
     expires_ms: int
     state: KeptState = KeptState.AVAILABLE
@@ -98,7 +103,7 @@ class KeptFolder:
             strategy=self.strategy,
             summary=self.summary,
             host=self.shelf.host,
-            bytes=0 if self.state is KeptState.DISCARDED else size_of(self.folder),
+            bytes=0 if self.state is KeptState.DISCARDED else self._bytes(),
             kept_ms=self.kept_ms,
             expires_ms=self.expires_ms,
             state=self.state,
@@ -114,6 +119,12 @@ class KeptFolder:
                     (self.folder / MANIFEST).unlink(missing_ok=True)
                     self.folder.rmdir()
         os.close(self.lock)
+
+    def _bytes(self) -> int | None:
+        outside = self.facts.get(OUTSIDE, ())
+        if outside is None:
+            return None
+        return size_of(self.folder) + sum(size_of(Path(place)) for place in outside)
 
     def _write(self) -> None:
         manifest = {

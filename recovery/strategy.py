@@ -152,7 +152,9 @@ class Kept(Protocol):
     """What one recovery put aside on this host, to be brought back until its retention ends.
 
     ``folder`` is private to the recovery, the same one when it is resumed, and may hold any files.
-    ``facts`` is JSON-safe: what whoever brings it back has to know; never a secret.
+    ``facts`` is JSON-safe: what whoever brings it back has to know; never a secret. One of them is
+    read by whoever lists what is kept: ``outside`` names the folders of this host that are kept
+    where they were, and is None where something is kept on a server, whose disk nobody sees.
     """
 
     recovery_id: str

@@ -62,6 +62,43 @@ def test_facts_are_on_the_disk_and_are_merged_when_it_is_taken_up_again(shelf: S
     found.close()
 
 
+def test_what_is_kept_beside_a_folder_counts_as_long_as_it_is_there(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    aside = tmp_path / "aside"
+    (aside / "deep").mkdir(parents=True)
+    (aside / "deep" / "data").write_bytes(b"x" * 50_000)
+    put_aside(shelf, "a")
+    kept = shelf.open("a")
+    alone = kept.entry().bytes
+    assert alone is not None
+    assert 100 < alone < 2_000
+
+    kept.store("a directory from before", outside=[str(aside)])
+
+    counted = kept.entry().bytes
+    assert counted is not None
+    assert 50_000 <= counted - alone < 51_000
+    shutil.rmtree(aside)
+    assert (kept.entry().bytes or 0) < 2_000
+    kept.close()
+
+
+def test_how_much_lies_on_a_server_is_not_said_to_be_nothing(stack: Stack) -> None:
+    _, shelf = host(stack)
+    put_aside(shelf, "a", now_ms=stack.control.now_ms())
+    kept = shelf.open("a")
+
+    kept.store("a collection from before", outside=None)
+
+    (entry,) = holdings.held(stack.control)
+    assert (entry.bytes, kept.entry().bytes) == (None, None)
+    kept.mark(KeptState.DISCARDED)
+    (entry,) = holdings.held(stack.control)
+    assert entry.bytes == 0
+    kept.close()
+
+
 def test_a_folder_in_which_nothing_was_stored_leaves_no_trace(shelf: Shelf) -> None:
     shelf.keep("a").close()
 

@@ -71,7 +71,7 @@ def _row(entry: Any) -> tuple[Any, ...]:
         entry.target,
         entry.summary,
         entry.host,
-        f"{entry.bytes / 1e6:.1f}",
+        "?" if entry.bytes is None else f"{entry.bytes / 1e6:.1f}",
         moment(entry.expires_ms / 1000),
         entry.state.value,
     )

@@ -165,7 +165,7 @@ class Kept(Answer):
     strategy: str
     summary: str
     host: str
-    bytes: int
+    bytes: int | None
     kept_ms: int
     expires_ms: int
     state: str

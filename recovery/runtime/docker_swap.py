@@ -60,6 +60,8 @@ class Swap:
             "ran": self.ran,
             "restart_policy": dict(self.restart_policy),
             "new": self.new,
+            # What a container wrote is the engine's to know.
+            "outside": None,
         }
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def policy_options() -> dict[str, Any]:
     return {"extra_strategies": [flush]}
 
 
-def put_aside(stack: Stack, recovery_id: str) -> None:
+def put_aside(stack: Stack, recovery_id: str, **facts: Any) -> None:
     environment = Environment.read(stack.environ)
     shelf = holdings.shelf(stack.control, stack.policy, environment)
     kept = shelf.keep(
@@ -31,7 +32,7 @@ def put_aside(stack: Stack, recovery_id: str) -> None:
         strategy="flush_corrupted",
         now_ms=stack.control.now_ms(),
     )
-    kept.store("some data")
+    kept.store("some data", **facts)
     kept.close()
 
 
@@ -70,6 +71,26 @@ def test_a_flush_is_listed_rehearsed_refused_overwritten_and_listed_again(
     assert "1 newer keys that an undo replaced" in shown
     trail = recovery(stack, "history").stdout
     assert "undone" in trail
+
+
+def test_how_much_is_kept_is_listed_as_far_as_anybody_knows(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "data").write_bytes(bytes(2_500_000))
+    put_aside(stack, "directory", outside=[str(tmp_path / "aside")])
+    put_aside(stack, "collection", outside=None)
+
+    listed = {
+        entry["recovery_id"]: entry["bytes"]
+        for entry in json.loads(recovery(stack, "undo", "--list", "--json").stdout)
+    }
+    shown = recovery(stack, "undo", "--list").stdout.splitlines()
+
+    assert listed["collection"] is None
+    assert 2_500_000 < listed["directory"] < 2_510_000
+    (directory,) = [line for line in shown if "directory" in line]
+    (collection,) = [line for line in shown if "collection" in line]
+    assert "2.5" in directory
+    assert "?" in collection
 
 
 def test_an_unknown_recovery_is_answered_with_what_can_be_undone(stack: Stack) -> None:

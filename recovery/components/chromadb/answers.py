@@ -101,6 +101,10 @@ class _Records(_Answer):
     uris: list[_Text | None] | None = None
 
 
+class _Heartbeat(_Answer):
+    at: Annotated[int, Field(strict=True, ge=0, alias="nanosecond heartbeat")]
+
+
 class _Limits(_Answer):
     max_batch_size: Annotated[int, Field(strict=True, ge=1)] | None = None
 
@@ -115,6 +119,7 @@ _WHOLE = TypeAdapter(Whole)
 _WHOLES = TypeAdapter(list[Whole])
 _RECORDS = TypeAdapter(_Records)
 _LIMITS = TypeAdapter(_Limits)
+_HEARTBEAT = TypeAdapter(_Heartbeat)
 
 
 def listing(said: object) -> list[Listed]:
@@ -135,6 +140,10 @@ def whole(said: object, name: str) -> Whole:
     if found["name"] != name:
         raise NotUnderstood("a collection: another one than was asked for")
     return found
+
+
+def heartbeat(said: object) -> int:
+    return _as(_HEARTBEAT, said, "a heartbeat").at
 
 
 def batch_limit(said: object) -> int | None:

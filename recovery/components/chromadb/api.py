@@ -56,8 +56,10 @@ class ChromaServer:
         self._is_alive = False
         self._sockets: list[socket.socket] = []
         self._token = for_header(reveal(target.token, target.token_file), "the token")
-        place = f"tenants/{quoted(target.tenant)}/databases/{quoted(target.database)}"
-        self._collections = f"/api/v2/{place}/collections"
+        self._tenants = "/api/v2/tenants"
+        self._databases = f"{self._tenants}/{quoted(target.tenant)}/databases"
+        self._database = f"{self._databases}/{quoted(target.database)}"
+        self._collections = f"{self._database}/collections"
         self._client = httpx.Client(
             base_url=url,
             headers={"Accept-Encoding": "identity", **_headers(target, self._token)},
@@ -72,11 +74,11 @@ class ChromaServer:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def heartbeat(self) -> None:
-        answer = self._ask("GET", "/api/v2/heartbeat")
-        if not isinstance(answer, dict) or "nanosecond heartbeat" not in answer:
-            raise Unanswered(_temporary(f"{self._url} answers, and is no ChromaDB"))
+    def heartbeat(self) -> int:
+        """Epoch nanoseconds by the server's clock."""
+        said = self.understood(answers.heartbeat, self._ask("GET", "/api/v2/heartbeat"))
         self._is_alive = True
+        return said
 
     def version(self) -> str:
         return self.understood(answers.version, self._ask("GET", "/api/v2/version"))
@@ -89,6 +91,16 @@ class ChromaServer:
             names = {found.name for found in listed}
             listed += filter(None, map(self._named, sorted(set(expected) - names)))
         return [ServedCollection(self, found) for found in listed]
+
+    def has_database(self) -> bool:
+        """A server lists the collections of one that is not there as if it were empty."""
+        try:
+            self._ask("GET", self._database)
+        except Refused as refused:
+            if refused.status != httpx.codes.NOT_FOUND:
+                raise
+            return False
+        return True
 
     def _named(self, name: str) -> answers.Listed | None:
         try:
@@ -150,7 +162,7 @@ class ChromaServer:
         text = self._without_token(answers.complaint(answer))
         if status in (429, 502, 503, 504):
             raise Unanswered(_temporary(f"{url} answers {status} {text}"))
-        raise Refused(from_message(text or f"{url} answers {status}"))
+        raise Refused(from_message(text or f"{url} answers {status}"), status)
 
     def _without_token(self, text: str) -> str:
         """A proxy may say in its error what it was sent."""
@@ -225,7 +237,11 @@ class ServedCollection:
 
 
 class Refused(Unanswered):
-    """The server answered with an error of its own."""
+    """The server answered with an error of its own; ``status`` is HTTP's."""
+
+    def __init__(self, finding: Finding, status: int) -> None:
+        super().__init__(finding)
+        self.status = status
 
 
 class Overlong(Unanswered):

@@ -110,15 +110,19 @@ class _Reload:
 
     def _end_exchanges(self) -> int:
         """How many names were nobody's since whoever gave them away was killed."""
-        from recovery.components.chromadb import exclusive, served_swap
+        from recovery.components.chromadb import claim, exclusive, served_swap
         from recovery.components.chromadb.editing import ChromaEditor
 
         seconds = self._budget().seconds
+        patience = min(BUSY_SECONDS, seconds)
         with (
-            exclusive.alone_on_server(self.target, min(BUSY_SECONDS, seconds)),
+            exclusive.alone_on_server(self.target, patience),
             ChromaEditor.of(self.target, seconds) as editor,
         ):
-            return served_swap.settle(editor, self.journal)
+            if not served_swap.is_unsettled(editor):
+                return 0
+            with claim.held(self.target, editor, self.journal, patience):
+                return served_swap.settle(editor, self.journal)
 
     def _is_away(self, asked: Examined) -> bool:
         return asked.finding is not None and asked.finding.failure_type in starting.AWAY

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recovery.components.chromadb.findings import Budget, Finding, Unreadable
+from recovery.components.chromadb.findings import Budget, Finding, Unreadable, without_place
 from recovery.components.chromadb.orphans import is_index_name
 
 NAME = "chroma.sqlite3"
@@ -73,11 +73,15 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a glance at the database tells. ``saved``: index folder → collection; must be there."""
+    """What a glance at the database tells. ``saved``: index folder → collection; must be there.
+
+    ``missing`` says that the target's own tenant or database is not in it.
+    """
 
     names: list[str]
     collections: int
     saved: dict[str, str]
+    missing: Finding | None = None
 
 
 class OutOfTime(Exception):
@@ -173,6 +177,7 @@ def glance(connection: sqlite3.Connection, tenant: str, database: str) -> Listin
         collections=_count(connection),
         # A log that is never purged rebuilds an index that is gone: only a count shows a loss.
         saved=dict(saved) if _purges(connection) else {},
+        missing=_without_place(connection, tenant, database),
     )
 
 
@@ -185,7 +190,8 @@ def read(connection: sqlite3.Connection, tenant: str, database: str) -> Catalogu
     if not tables >= TABLES:
         return Catalogue(finding=_missing("the database has none of Chroma's tables"))
     own = _own(connection, tenant, database)
-    found = Catalogue(names=own, collections=_count(connection))
+    gone = _without_place(connection, tenant, database)
+    found = Catalogue(names=own, collections=_count(connection), finding=gone)
     folders: dict[tuple[str, str], str] = {
         (collection, scope): segment
         for segment, collection, scope in connection.execute(
@@ -233,6 +239,13 @@ def _own(connection: sqlite3.Connection, tenant: str, database: str) -> list[str
     if not all(isinstance(name, str) for name in names):
         raise Unreadable("the name of a collection is no text")
     return names
+
+
+def _without_place(connection: sqlite3.Connection, tenant: str, database: str) -> Finding | None:
+    row = connection.execute(
+        "SELECT 1 FROM databases WHERE name = ? AND tenant_id = ?", (database, tenant)
+    ).fetchone()
+    return None if row else without_place(tenant, database)
 
 
 def _require_segment(segment: object, collection: object) -> None:

@@ -33,7 +33,7 @@ COMPONENT = Component(
         FailureType(name="data_corruption", summary="the database file is damaged"),
         FailureType(
             name="database_missing",
-            summary="the database file is gone or empty",
+            summary="the database is gone or empty",
             is_a="data_corruption",
         ),
         FailureType(

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
+import httpx
+
 from recovery.components.chromadb import answers
 from recovery.components.chromadb.api import ChromaServer, Overlong, Refused, Unanswered, quoted
 from recovery.components.chromadb.findings import Budget
@@ -17,10 +19,10 @@ from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import (
     DeadlineExceeded,
     NotConfigured,
+    RecordsUnreadable,
     RemedyError,
     TargetRefused,
     TargetUnreachable,
-    VectorsLost,
 )
 
 PAGE = 5_000
@@ -64,6 +66,15 @@ class ChromaEditor(ChromaServer):
             if len(page) < LISTED:
                 return list(found.values())
         raise RemedyError(f"the server lists more than {MOST_COLLECTIONS} collections")
+
+    def make_database(self, tenant: str, database: str) -> None:
+        """The target's own, and its tenant; no error where another made one of them before."""
+        for path, name in ((self._tenants, tenant), (self._databases, database)):
+            try:
+                self._call("POST", path, {"name": name})
+            except RemedyError as error:
+                if not is_there_already(error):
+                    raise
 
     def find(self, name: str) -> Listed | None:
         path = f"{self._collections}/{quoted(name)}"
@@ -195,6 +206,12 @@ class ChromaEditor(ChromaServer):
         return self._ask(method, path, said, patience=self._budget.seconds)
 
 
+def is_there_already(error: RemedyError) -> bool:
+    """Whether the server refused to make something because it has one of that name."""
+    refused = error.__cause__
+    return isinstance(refused, Refused) and refused.status == httpx.codes.CONFLICT
+
+
 @contextmanager
 def heard(passes: type[Unanswered] | tuple[()] = ()) -> Iterator[None]:
     """What the server's answer, or its silence, means to a remedy."""
@@ -215,5 +232,8 @@ def _as_remedy_error(error: Unanswered) -> RemedyError:
     if not isinstance(error, Refused) or found.failure_type == "temporary_failure":
         return TargetUnreachable(found.summary)
     if found.failure_type == "index_corrupted":
-        return VectorsLost(f"the server cannot read vectors any more: {found.summary}")
+        return RecordsUnreadable(
+            f"the server cannot read the collection's index: {found.summary}",
+            {"said": found.summary},
+        )
     return RemedyError(f"the server refuses it: {found.summary}")

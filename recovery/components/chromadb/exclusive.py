@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,8 +29,23 @@ _PAUSE = 0.05
 
 def alone_on_server(target: ChromaTarget, patience: float) -> AbstractContextManager[None]:
     """The same for a server's database that is reached by its API alone; on this host only."""
-    named = (target.server or "", target.tenant, target.database)
-    return alone(Path("/", *(quote(part, safe="") for part in named)), patience)
+    return alone(_of_server(target), patience)
+
+
+def home(target: ChromaTarget) -> str:
+    """By what a server knows this host's lock: another text on each state directory.
+
+    Call it with ``alone_on_server`` held. Raises ``NotCopied``.
+    """
+    lock = _open(_place(_of_server(target), "lock"))
+    try:
+        if not (known := os.pread(lock, 64, 0)):
+            known = uuid.uuid4().hex.encode()
+            os.pwrite(lock, known, 0)
+            os.fsync(lock)
+        return known.decode(errors="replace")
+    finally:
+        os.close(lock)
 
 
 @contextmanager
@@ -80,6 +96,11 @@ def start_again(target: ChromaTarget, path: Path, remaining: Remaining) -> None:
 def forget_stopped(path: Path) -> None:
     """The server is not ours to start any more."""
     _place(path, "stopped").unlink(missing_ok=True)
+
+
+def _of_server(target: ChromaTarget) -> Path:
+    named = (target.server or "", target.tenant, target.database)
+    return Path("/", *(quote(part, safe="") for part in named))
 
 
 def _place(path: Path, kind: str) -> Path:

@@ -131,6 +131,13 @@ def from_database(error: sqlite3.DatabaseError) -> Finding:
     return known
 
 
+def without_place(tenant: str, database: str) -> Finding:
+    return Finding(
+        failure_type="database_missing",
+        summary=f"there is no database {database} of a tenant {tenant}",
+    )
+
+
 def from_names(expected: list[str], names: list[str], *, is_empty: bool) -> Finding | None:
     """What it means that an expected collection is not listed."""
     missing = sorted(set(expected) - set(names))

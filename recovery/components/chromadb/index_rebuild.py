@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import uuid
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -313,7 +314,11 @@ class Rebuild:
         """Say what is kept; a folder that keeps nothing is given up."""
         names = ", ".join(sorted({exchange.name for exchange in self.done}))
         plain = [exchange.as_dict() for exchange in self.done]
-        kept.store(f"the old index of {names}"[:160] if plain else "", exchanges=plain)
+        kept.store(
+            f"the old index of {names}"[:160] if plain else "",
+            exchanges=plain,
+            outside=_folders(self.path, (exchange.old for exchange in self.done)),
+        )
         if not plain:
             (kept.folder / LOG).unlink(missing_ok=True)
 
@@ -329,6 +334,10 @@ def _exchange(one: Damaged, verdict: dict[str, Any], new: str) -> Exchange:
         records=verdict["records"],
         is_listed=one.is_listed,
     )
+
+
+def _folders(path: Path, segments: Iterable[str | None]) -> list[str]:
+    return [str(path / segment) for segment in segments if segment is not None]
 
 
 class Told:
@@ -366,6 +375,10 @@ def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept:
                     path, exchange, patience, kept.folder, overwrite=journal.overwrite
                 ),
             )
+        if not journal.dry_run:
+            names = ", ".join(sorted({exchange.name for exchange in exchanges}))
+            new = _folders(path, (exchange.new for exchange in exchanges))
+            kept.store(f"the index that was built of {names}"[:160], outside=new)
     if target.server is not None and not journal.dry_run:
         taking_over.see_answering(target, target.server, journal)
     journal.tell_applications("applications asked to open their collections anew", RELOAD)

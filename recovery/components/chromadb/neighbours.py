@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from recovery.errors import NotReplaceable
 
 LONGEST_NAME = 512
+CLAIM = "recovery.at-work"
+"""The collection that says that a repair is at work on the server."""
 
 _NEIGHBOUR = re.compile(r"(?P<name>.+)\.(?P<kind>new|aside|undone|between)\.(?P<short>[0-9a-f]{8})")
 
@@ -38,7 +40,11 @@ def beside(name: str, kind: str, recovery_id: str) -> str:
 
 
 def is_one(name: str) -> bool:
-    return _NEIGHBOUR.fullmatch(name) is not None
+    return _NEIGHBOUR.fullmatch(name) is not None or is_claim(name)
+
+
+def is_claim(name: str) -> bool:
+    return name == CLAIM or name.startswith(f"{CLAIM}.")
 
 
 def cut_off(names: Collection[str]) -> Iterator[CutOff]:

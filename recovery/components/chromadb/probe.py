@@ -74,7 +74,10 @@ def _glance_inside(target: ChromaTarget, path: Path, budget: Budget) -> Finding 
         return None
     except sqlite3.DatabaseError as error:
         return from_database(error)
-    missing = from_names(list(target.collections), listing.names, is_empty=not listing.collections)
+    expected = list(target.collections)
+    missing = listing.missing or from_names(
+        expected, listing.names, is_empty=not listing.collections
+    )
     judged = (_saved(path / segment, name) for segment, name in listing.saved.items())
     return missing or next(filter(None, judged), None)
 

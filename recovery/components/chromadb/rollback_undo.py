@@ -82,7 +82,13 @@ def _exchange(
 
 def _swap(path: Path, before: Path, aside: Path, journal: Journal) -> None:
     own = journal.keep()
-    own.store(f"{path} from before the undo", path=str(path), aside=str(aside), mark=None)
+    own.store(
+        f"{path} from before the undo",
+        path=str(path),
+        aside=str(aside),
+        outside=[str(aside)],
+        mark=None,
+    )
     begun = Swap.begin(path, before, aside, journal.recovery_id)
     try:
         begun.forward()

@@ -9,7 +9,13 @@ from functools import partial
 
 from recovery.components.chromadb import neighbours, sampling
 from recovery.components.chromadb.api import ChromaServer, ServedCollection, Unanswered
-from recovery.components.chromadb.findings import Budget, Examined, Finding, from_names
+from recovery.components.chromadb.findings import (
+    Budget,
+    Examined,
+    Finding,
+    from_names,
+    without_place,
+)
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import TargetRefused
 
@@ -74,11 +80,14 @@ def _greet(
     server.heartbeat()
     listed = server.collections(target.collections)
     latency_ms = round((time.perf_counter() - began) * 1000, 2)
-    names = {collection.name for collection in listed}
+    names = {found.name for found in listed if not neighbours.is_claim(found.name)}
     own = sum(_is_own(target, name) for name in names)
     examined.figures.update(latency_ms=latency_ms, collections=own, depth="names")
+    gone = None
+    if not listed and not server.has_database():
+        gone = without_place(target.tenant, target.database)
     missing = from_names(list(target.collections), list(names), is_empty=not names)
-    examined.finding = missing or _cut_off(names)
+    examined.finding = gone or missing or _cut_off(names)
     if examined.finding is None and latency_ms > target.thresholds.latency_ms:
         examined.finding = Finding(
             failure_type="high_latency", summary=f"heartbeat and names took {latency_ms} ms"

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from recovery.components.chromadb import answers, exclusive, sampling, served_swap, starting
+from recovery.components.chromadb import (
+    answers,
+    claim,
+    exclusive,
+    sampling,
+    served_swap,
+    starting,
+)
 from recovery.components.chromadb.api import ServedCollection, Unanswered
 from recovery.components.chromadb.editing import NUMBER_BYTES, ChromaEditor, Listed, Records, heard
 from recovery.components.chromadb.findings import Budget, Examined
@@ -67,7 +74,7 @@ class Replacement:
         new = beside(name, "new", self.journal.recovery_id)
         kept = self.journal.keep()
         made = {*kept.facts.get(served_swap.MADE, ()), name}
-        kept.store("collections being made anew", **{served_swap.MADE: sorted(made)})
+        kept.store("collections being made anew", outside=None, **{served_swap.MADE: sorted(made)})
         self._drop(self.editor, name)
         return self.editor.create(new, like)
 
@@ -216,6 +223,7 @@ def undo(target: ChromaTarget, journal: Journal, kept: Kept) -> None:
     with (
         exclusive.alone_on_server(target, patience),
         ChromaEditor.of(target, journal.remaining()) as editor,
+        claim.held(target, editor, journal, patience),
     ):
         if not journal.dry_run:
             served_swap.settle(editor, journal)

@@ -13,8 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recovery.components.chromadb import exclusive, starting, view
-from recovery.components.chromadb.editing import EVERYTHING, ChromaEditor, Listed, Records
+from recovery.components.chromadb import claim, exclusive, starting, view
+from recovery.components.chromadb.editing import (
+    EVERYTHING,
+    ChromaEditor,
+    Listed,
+    Records,
+    heard,
+)
 from recovery.components.chromadb.served_replacement import (
     BUSY_SECONDS,
     RELOAD,
@@ -66,12 +72,28 @@ class ServedRollback:
         with exclusive.alone_on_server(self.target, patience), view.private_folder() as folder:
             candidates = self._candidates()
             starting.await_answer(self.target, self.journal)
-            with ChromaEditor.of(self.target, self.journal.remaining()) as editor:
+            self._make_place()
+            with (
+                ChromaEditor.of(self.target, self.journal.remaining()) as editor,
+                claim.held(self.target, editor, self.journal, patience),
+            ):
                 if self.journal.dry_run:
                     self._rehearse(editor, candidates[0])
                     return
                 self._restore(Replacement(self.target, editor, self.journal), candidates, folder)
         self.journal.tell_applications("applications asked to get their collections anew", RELOAD)
+
+    def _make_place(self) -> None:
+        """A tenant or a database that the server lost: nothing could be made in it."""
+        tenant, database = self.target.tenant, self.target.database
+        with ChromaEditor.of(self.target, self.journal.remaining()) as editor:
+            with heard():
+                is_there = editor.has_database()
+            if not is_there:
+                self.journal.change(
+                    f"database {database} of tenant {tenant} made anew",
+                    lambda: editor.make_database(tenant, database),
+                )
 
     def _restore(self, replacement: Replacement, candidates: list[Manifest], folder: Path) -> None:
         replacement.resume()
@@ -97,7 +119,7 @@ class ServedRollback:
             "rolled back",
             snapshot=chosen.name,
             collections=", ".join(swap.name for swap in replacement.done),
-            records=sum(swap.content.records for swap in replacement.done),
+            records=sum(swap.content.records for swap in replacement.done if swap.content),
             records_before=before,
             seconds_back=_seconds_back(chosen),
         )

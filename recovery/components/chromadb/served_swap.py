@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from recovery.components.chromadb.editing import ChromaEditor, Records
-from recovery.components.chromadb.neighbours import beside, cut_off
+from recovery.components.chromadb.neighbours import beside, cut_off, is_one
 from recovery.components.chromadb.swap import Place
 from recovery.errors import NotKept, OwnerChanged, RemedyError, WouldOverwrite
 from recovery.strategy import Journal, Kept
@@ -50,16 +52,17 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSwap:
-    """``old`` and ``new`` are ids of collections; ``old`` is None where the name was nobody's.
+    """``old`` and ``new`` are ids of collections, None where the name was, or is to be, nobody's.
 
-    ``content`` is what the new one held when it was about to get the name.
+    ``content`` is what the new one held when it was about to get the name; None where that cannot
+    be read, as of a damaged one that an undo brings back.
     """
 
     recovery_id: str
     name: str
     old: str | None
-    new: str
-    content: Content
+    new: str | None
+    content: Content | None
 
     @classmethod
     def begin(cls, editor: ChromaEditor, name: str, new: str, recovery_id: str) -> Self:
@@ -75,7 +78,8 @@ class ServedSwap:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:
-        return cls(**{**plain, "content": Content(**plain["content"])})
+        content = plain["content"]
+        return cls(**{**plain, "content": Content(**content) if content else None})
 
     def beside(self, kind: str) -> str:
         return beside(self.name, kind, self.recovery_id)
@@ -97,11 +101,11 @@ class ServedSwap:
 
     def forward(self, editor: ChromaEditor) -> None:
         """The new one has the name, the old one is aside; from wherever it stands."""
-        self._clear_name(editor)
+        self.clear_name(editor)
         place = self.place(editor)
         if place is Place.OLD and self.old is not None:
             editor.rename(self.old, self.beside("aside"))
-        if place is not Place.NEW:
+        if place is not Place.NEW and self.new is not None:
             self._give_name(editor, self.new)
 
     def back(self, editor: ChromaEditor, *, overwrite: bool) -> None:
@@ -110,41 +114,72 @@ class ServedSwap:
         Raises ``WouldOverwrite`` where the new one was written to since, ``NotKept`` where the old
         one is gone.
         """
-        self._clear_name(editor)
+        self.clear_name(editor)
         place = self.place(editor)
         if place is Place.OLD:
             return
         if self.old is not None and not _is_there(editor, self.old, self.beside("aside")):
             raise NotKept(f"{self.beside('aside')} is not on the server any more")
-        if place is Place.NEW:
+        if place is Place.NEW and self.new is not None:
             self._refuse_newer(editor, overwrite=overwrite)
             editor.rename(self.new, self.beside("undone"))
         if self.old is not None:
             self._give_name(editor, self.old)
 
+    def way_back(self, editor: ChromaEditor, recovery_id: str, *, overwrite: bool) -> Self | None:
+        """The exchange that an undo of this one is; None where the old one has the name already.
+
+        Raises as ``back`` does.
+        """
+        place = self.place(editor)
+        if place is Place.OLD:
+            return None
+        if self.old is not None and _neighbour(editor, self.name, self.old) is None:
+            raise NotKept(f"{self.beside('aside')} is not on the server any more")
+        if place is Place.NEW:
+            self._refuse_newer(editor, overwrite=overwrite)
+        return replace(
+            self,
+            recovery_id=recovery_id,
+            old=self.new if place is Place.NEW else None,
+            new=self.old,
+            content=None,
+        )
+
+    def make_ready(self, editor: ChromaEditor) -> None:
+        """The new one has the name from which everybody sees that it is to get the name; where it
+        cannot be renamed, nothing has changed."""
+        if self.new is None or self.place(editor) is Place.NEW:
+            return
+        if _neighbour(editor, self.name, self.new) != self.beside("new"):
+            editor.rename(self.new, self.beside("new"))
+
     def discard(self, editor: ChromaEditor) -> None:
         """Delete the one of the two that does not have the name, whatever it is called."""
         if self.old is not None:
             editor.drop(self.beside("aside"), self.old)
-        for kind in ("undone", "new"):
-            editor.drop(self.beside(kind), self.new)
+        if self.new is not None:
+            for kind in ("undone", "new"):
+                editor.drop(self.beside(kind), self.new)
 
     def _refuse_newer(self, editor: ChromaEditor, *, overwrite: bool) -> None:
+        if overwrite or self.new is None or self.content is None:
+            return
         now = Content.read(editor, self.new)
-        if now != self.content and not overwrite:
+        if now != self.content:
             raise WouldOverwrite(
                 f"{self.name} was written to since: it held {self.content.records} records and"
-                f" holds {now.records}; what came since would be in {self.beside('undone')}"
+                f" holds {now.records}; with overwrite what came since is kept with it, aside"
             )
 
     def _give_name(self, editor: ChromaEditor, identity: str) -> None:
         try:
             editor.rename(identity, self.name)
         except RemedyError:
-            self._clear_name(editor)
+            self.clear_name(editor)
             editor.rename(identity, self.name)
 
-    def _clear_name(self, editor: ChromaEditor) -> None:
+    def clear_name(self, editor: ChromaEditor) -> None:
         """An application may make the collection anew in the moment in which it is nobody's."""
         owner = editor.find(self.name)
         if owner is None or owner["id"] in (self.old, self.new) or editor.count(owner["id"]):
@@ -164,21 +199,35 @@ def is_kept(kept: Kept) -> bool:
 
 def summary(swaps: list[ServedSwap]) -> str:
     """What is kept, in a line; nothing where nothing is."""
-    names = ", ".join(sorted(one.name for one in swaps))
-    return f"the collection from before of {names}"[:160] if names else ""
+    return f"the collection from before of {_names(swaps)}"[:160] if swaps else ""
+
+
+def _undone_summary(swaps: list[ServedSwap]) -> str:
+    return f"collections from before the undo: {_names(swaps)}"[:160]
+
+
+def _names(swaps: list[ServedSwap]) -> str:
+    return ", ".join(sorted(one.name for one in swaps))
 
 
 def perform(editor: ChromaEditor, swap: ServedSwap, journal: Journal) -> None:
     """Write down what is to be exchanged, and do it. What came of it is the caller's to prove."""
-    kept = journal.keep()
-    swaps = [one for one in known(kept) if one.name != swap.name] + [swap]
-    kept.store(summary(swaps), **{FACT: [asdict(one) for one in swaps]})
+    _write_down(journal.keep(), swap, summary)
     journal.change(
         f"{swap.name}: new collection in place of the old one",
         lambda: swap.forward(editor),
-        records=swap.content.records,
+        records=swap.content.records if swap.content else None,
         aside=swap.beside("aside") if swap.old else None,
     )
+
+
+def _write_down(kept: Kept, swap: ServedSwap, said: Callable[[list[ServedSwap]], str]) -> None:
+    swaps = [one for one in known(kept) if one.name != swap.name] + [swap]
+    kept.store(said(swaps), outside=None, **{FACT: [asdict(one) for one in swaps]})
+
+
+def is_unsettled(editor: ChromaEditor) -> bool:
+    return next(cut_off({found["name"] for found in editor.all()}), None) is not None
 
 
 def settle(editor: ChromaEditor, journal: Journal) -> int:
@@ -198,12 +247,45 @@ def settle(editor: ChromaEditor, journal: Journal) -> int:
 
 
 def undo(editor: ChromaEditor, journal: Journal, kept: Kept) -> None:
-    """Every collection that the recovery exchanged has its name again; see ``ServedSwap.back``."""
-    for swap in known(kept):
+    """Every collection that the recovery exchanged has its name again; see ``ServedSwap.back``.
+
+    It is an exchange as well: what had the name meanwhile is kept under the undo's own id.
+    """
+    for way in list(_ways_back(editor, journal, kept)):
         journal.change(
-            f"{swap.name}: the collection from before is back",
-            lambda swap=swap: swap.back(editor, overwrite=journal.overwrite),  # type: ignore[misc]
+            f"{way.name}: the collection from before is back",
+            partial(_go_back, editor, journal, way),
+            aside=way.beside("aside") if way.old else None,
         )
+
+
+def _ways_back(editor: ChromaEditor, journal: Journal, kept: Kept) -> Iterator[ServedSwap]:
+    """Those that this undo had begun when it was killed are gone on with."""
+    begun = {} if journal.dry_run else {one.name: one for one in known(journal.keep())}
+    for swap in known(kept):
+        way = begun.get(swap.name)
+        if way is None:
+            if not journal.dry_run:
+                swap.clear_name(editor)
+            way = swap.way_back(editor, journal.recovery_id, overwrite=journal.overwrite)
+        if way is not None:
+            yield way
+
+
+def _go_back(editor: ChromaEditor, journal: Journal, way: ServedSwap) -> None:
+    _write_down(journal.keep(), way, _undone_summary)
+    try:
+        way.make_ready(editor)
+        way.forward(editor)
+    except RemedyError:
+        with suppress(RemedyError):
+            way.back(editor, overwrite=True)
+        raise
+    if way.new is not None and way.content is None:
+        # It may be as damaged as it was; what can be read of it, an undo of this undo compares.
+        with suppress(RemedyError):
+            content = Content.read(editor, way.new)
+            _write_down(journal.keep(), replace(way, content=content), _undone_summary)
 
 
 def discard(editor: ChromaEditor, kept: Kept) -> None:
@@ -214,6 +296,12 @@ def discard(editor: ChromaEditor, kept: Kept) -> None:
         found = editor.find(beside(name, "new", kept.recovery_id))
         if found is not None:
             editor.drop(found["name"], found["id"])
+
+
+def _neighbour(editor: ChromaEditor, name: str, identity: str) -> str | None:
+    """What a collection is called that lies beside that name."""
+    found = next((one["name"] for one in editor.all() if one["id"] == identity), "")
+    return found if found.startswith(f"{name}.") and is_one(found) else None
 
 
 def _is_there(editor: ChromaEditor, identity: str, name: str) -> bool:

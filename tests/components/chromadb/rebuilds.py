@@ -14,8 +14,8 @@ from recovery.components.chromadb.index_rebuild import (
     RebuildScope,
     discard,
     index_rebuild,
-    undo,
 )
+from recovery.components.chromadb.index_rebuild import undo as undo_index_rebuild
 from recovery.components.chromadb.target import ChromaTarget
 from tests.chroma import ChromaDirectory, ask
 from tests.journals import RECOVERY, MemoryJournal
@@ -38,16 +38,16 @@ def rebuild(
 
 
 def undo_rebuild(
-    target: ChromaTarget, state: Path, of: str = RECOVERY, **said: Any
+    target: ChromaTarget, state: Path, of: str = RECOVERY, undo: str = "undo", **said: Any
 ) -> MemoryJournal:
-    journal = MemoryJournal(state, recovery_id="undo", seconds=120, **said)
+    journal = MemoryJournal(state, recovery_id=undo, seconds=120, **said)
     kept = MemoryJournal(state, recovery_id=of).keep()
-    undo(target, IndexRebuild(), journal, kept)
+    undo_index_rebuild(target, IndexRebuild(), journal, kept)
     return journal
 
 
-def discard_rebuild(target: ChromaTarget, state: Path) -> None:
-    discard(target, IndexRebuild(), MemoryJournal(state).keep())
+def discard_rebuild(target: ChromaTarget, state: Path, of: str = RECOVERY) -> None:
+    discard(target, IndexRebuild(), MemoryJournal(state, recovery_id=of).keep())
 
 
 def contents(directory: ChromaDirectory) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
-from collections.abc import Callable
+import multiprocessing.process
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -46,28 +48,48 @@ def beside(editor: ChromaEditor, kind: str) -> list[str]:
 def killed(act: Callable[[], object], moment: str) -> None:
     """In a process of its own, which gets SIGKILL once a collection was ``filled``, or is
     ``aside`` and its name nobody's."""
-    reached = _fork.Event()
-    rename = ChromaEditor.rename
+    with standing_still(act, moment) as process:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def standing_still(
+    act: Callable[[], object], moment: str
+) -> Iterator[multiprocessing.process.BaseProcess]:
+    """A process of its own that has come to that moment, and goes on when the block ends."""
+    # Not an event: to set one waits for all who wait for it, and one of them may be dead.
+    reached, enough = _fork.Event(), _fork.Semaphore(0)
+    rename, has = ChromaEditor.rename, Replacement.has
 
     def stand_still() -> None:
         reached.set()
-        time.sleep(600)
+        enough.acquire(timeout=600)
 
     def renamed(editor: ChromaEditor, identity: str, name: str) -> None:
         rename(editor, identity, name)
         if ".aside." in name:
             stand_still()
 
+    def filled(replacement: Replacement, *said: Any) -> None:
+        stand_still()
+        has(replacement, *said)
+
     def run() -> None:
         # This process is nobody else's, so that nothing needs to be put back.
         if moment == "aside":
             ChromaEditor.rename = renamed  # type: ignore[method-assign]
         else:
-            Replacement.has = lambda *_: stand_still()  # type: ignore[method-assign]
+            Replacement.has = filled  # type: ignore[method-assign]
         act()
 
     process = _fork.Process(target=run)
     process.start()
-    assert reached.wait(240)
-    process.kill()
-    process.join()
+    try:
+        assert reached.wait(240)
+        yield process
+        enough.release()
+        process.join(240)
+    finally:
+        process.kill()
+        process.join()

@@ -22,6 +22,7 @@ from recovery.errors import (
     VectorsLost,
     WouldOverwrite,
 )
+from recovery.keeping import size_of
 from tests.chroma import (
     COUNT,
     DAMAGES,
@@ -141,14 +142,18 @@ def test_an_undo_brings_the_old_index_back_and_an_undo_of_nothing_newer_loses_no
     target = local(chroma_directory)
     old = chroma_directory.segment
     before = contents(chroma_directory)
-    rebuild(target, tmp_path, collection="docs")
+    kept = rebuild(target, tmp_path, collection="docs").keep()
     assert chroma_directory.segment != old
+    new = chroma_directory.segment
+    assert (kept.entry().bytes or 0) > size_of(old) > 100_000
     # A write makes Chroma forget what of its log the new index holds.
     assert ask("add", chroma_directory.path, ids=["late"], seed=9).returncode == 0
 
     undo_rebuild(target, tmp_path)
 
     assert chroma_directory.segment == old
+    assert (kept.entry().bytes or 0) > size_of(new) > 100_000
+    assert kept.entry().summary == "the index that was built of docs"
     after = contents(chroma_directory)["docs"]
     assert after["records"].pop("late")
     assert is_alike(before["docs"], after)

@@ -14,6 +14,8 @@ from recovery.components.chromadb.rebuilding.copying import Copy
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import (
     EmbeddingUnavailable,
+    OwnerChanged,
+    RecordsUnreadable,
     RemedyError,
     TargetUnreachable,
     VectorsLost,
@@ -30,9 +32,10 @@ from tests.components.chromadb.serving import (
     names,
     unlinked,
 )
-from tests.journals import MemoryJournal
+from tests.journals import RECOVERY, MemoryJournal
 from tests.waiting import until
 
+ONE = {"ids": ["new"], "embeddings": [[1.0] * DIMENSION]}
 OTHER = {"embedding_functions": {"*": "tests.embeddings:other"}}
 
 
@@ -108,11 +111,15 @@ def test_undo_and_the_end_of_the_retention(
     undo_rebuild(target, tmp_path, overwrite=True)
 
     assert found(target) == "index_incomplete"
-    (undone,) = beside(editor, "undone")
-    assert names(editor) == {**before, undone: names(editor)[undone]}
-    assert editor.count(names(editor)[undone]) == COUNT + 1
-    discard_rebuild(target, tmp_path)
-    assert names(editor) == before
+    (aside,) = beside(editor, "aside")
+    assert names(editor) == {**before, aside: names(editor)[aside]}
+    assert editor.count(names(editor)[aside]) == COUNT + 1
+    undo_rebuild(target, tmp_path, of="undo", undo="third")
+    assert found(target) is None
+    for recovery in (RECOVERY, "undo", "third"):
+        discard_rebuild(target, tmp_path, recovery)
+    assert set(names(editor)) == set(before)
+    assert editor.count(names(editor)["docs"]) == COUNT + 1
 
 
 def test_what_is_written_while_it_is_copied_is_in_the_new_one(
@@ -174,6 +181,52 @@ def test_where_vectors_are_missing_nothing_is_exchanged(
     assert caught.value.facts["missing"] >= 1_000
     assert names(editor) == before
     assert MemoryJournal(tmp_path).keep().summary == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("header.bin", "hnsw"), ("index_metadata.pickle", "pickle")]
+)
+def test_what_the_server_refuses_altogether_is_said_in_its_own_words(
+    chroma_server: ServedChroma,
+    target: ChromaTarget,
+    editor: ChromaEditor,
+    tmp_path: Path,
+    name: str,
+    said: str,
+) -> None:
+    """Not even documents are handed out, so that none can be embedded anew."""
+    damaged(chroma_server, lambda d: truncate(d.segment / name))
+    before = names(editor)
+    assert found(target) == "index_corrupted"
+
+    with pytest.raises(RecordsUnreadable, match="only a snapshot can help") as caught:
+        rebuild(target, tmp_path, **OWN)
+
+    assert said in caught.value.facts["said"]
+    assert caught.value.facts["said"] in caught.value.message
+    assert caught.value.facts["collection"] == "docs"
+    assert not caught.value.transient
+    assert names(editor) == before
+    assert MemoryJournal(tmp_path).keep().summary == ""
+
+
+def test_a_collection_that_was_replaced_while_it_was_copied_keeps_its_name(
+    chroma_server: ServedChroma, target: ChromaTarget, editor: ChromaEditor, tmp_path: Path
+) -> None:
+    damaged(chroma_server, unlinked)
+    (old,) = [one for one in editor.all() if one["name"] == "docs"]
+
+    def replace() -> None:
+        editor.drop("docs", old["id"])
+        editor.upsert(editor.create("docs", old)["id"], ONE)
+
+    journal = MemoryJournal(tmp_path, seconds=120).after("copied and found right", replace)
+
+    with pytest.raises(OwnerChanged, match="docs was replaced while it was copied"):
+        rebuild(target, tmp_path, journal=journal)
+
+    assert editor.count(names(editor)["docs"]) == 1
+    assert set(names(editor)) == {"docs", "notes", "empty"}
 
 
 def test_documents_are_embedded_anew_where_the_policy_says_how(

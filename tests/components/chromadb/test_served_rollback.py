@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from recovery.components.chromadb.editing import ChromaEditor
-from recovery.components.chromadb.probe import probe
+from recovery.components.chromadb.editing import ChromaEditor, Records
+from recovery.components.chromadb.probe import light, probe
 from recovery.components.chromadb.rollback_undo import discard, undo
 from recovery.components.chromadb.snapshot_rollback import (
     RollbackScope,
@@ -39,8 +40,9 @@ from tests.chroma import (
     truncate,
 )
 from tests.chroma_child import vectors
+from tests.components.chromadb.rebuilds import rebuild
 from tests.components.chromadb.serving import SECONDS, beside, damaged, killed, names
-from tests.journals import MemoryJournal
+from tests.journals import RECOVERY, MemoryJournal
 from tests.waiting import until
 
 REF = "chromadb/default"
@@ -108,8 +110,9 @@ def rollback(
 
 
 def back(target: ChromaTarget, state: Path, **said: Any) -> MemoryJournal:
-    journal = journal_of(state, recovery_id="undo", **said)
-    undo(target, SnapshotRollback(), journal, MemoryJournal(state).keep())
+    of, own = said.pop("of", RECOVERY), said.pop("own", "undo")
+    journal = journal_of(state, recovery_id=own, **said)
+    undo(target, SnapshotRollback(), journal, MemoryJournal(state, recovery_id=of).keep())
     return journal
 
 
@@ -148,7 +151,8 @@ def test_a_collection_that_cannot_be_searched_is_the_one_of_the_export_again(
     got = editor.read_ids(restored["id"], ["id-7"])
     assert (got["documents"], got["metadatas"]) == (["document 7"], [{"number": 7}])
     assert got["embeddings"][0] == pytest.approx(vectors(8, DIMENSION)[7], abs=1e-4)
-    assert journal.keep().entry().summary == "the collection from before of docs"
+    entry = journal.keep().entry()
+    assert (entry.summary, entry.bytes) == ("the collection from before of docs", None)
 
 
 def test_undo_brings_the_damaged_one_back_and_discarding_deletes_what_is_not_used(
@@ -162,9 +166,34 @@ def test_undo_brings_the_damaged_one_back_and_discarding_deletes_what_is_not_use
 
     assert names(editor)["docs"] == before["docs"]
     assert not well(target)
-    assert len(beside(editor, "undone")) == 1
-    discard(target, SnapshotRollback(), MemoryJournal(tmp_path).keep())
+    assert len(beside(editor, "aside")) == 1
+    for recovery in (RECOVERY, "undo"):
+        kept = MemoryJournal(tmp_path, recovery_id=recovery).keep()
+        discard(target, SnapshotRollback(), kept)
     assert names(editor) == before
+
+
+def test_an_undo_is_kept_under_its_own_id_and_can_be_undone(
+    chroma_server: ServedChroma, target: ChromaTarget, editor: ChromaEditor, tmp_path: Path
+) -> None:
+    damaged(chroma_server, lambda d: (d.segment / "header.bin").unlink())
+    before = names(editor)
+    rollback(target, tmp_path)
+    restored = names(editor)["docs"]
+    undone = back(target, tmp_path)
+    assert not well(target)
+    assert undone.keep().entry().summary == "collections from before the undo: docs"
+    discard(target, SnapshotRollback(), MemoryJournal(tmp_path).keep())
+    assert restored in names(editor).values(), "the undo's retention has just begun"
+
+    back(target, tmp_path, of="undo", own="third")
+
+    assert well(target)
+    after = names(editor)
+    (aside,) = beside(editor, "aside")
+    assert (after["docs"], after[aside]) == (restored, before["docs"])
+    discard(target, SnapshotRollback(), undone.keep())
+    assert names(editor) == after
 
 
 def test_when_its_retention_is_over_the_damaged_one_is_deleted(
@@ -194,8 +223,8 @@ def test_what_was_written_since_the_rollback_is_not_given_up_unasked(
 
     assert well(target)
     back(target, tmp_path, overwrite=True)
-    (undone,) = beside(editor, "undone")
-    assert editor.count(names(editor)[undone]) == COUNT + 1
+    (aside,) = beside(editor, "aside")
+    assert editor.count(names(editor)[aside]) == COUNT + 1
 
 
 def test_a_server_that_lost_everything_gets_all_of_it_back(
@@ -209,7 +238,59 @@ def test_a_server_that_lost_everything_gets_all_of_it_back(
     assert well(target)
     assert set(names(editor)) == {"docs", "notes", "empty"}
     back(target, tmp_path)
-    assert set(beside(editor, "undone")) == set(names(editor))
+    assert set(beside(editor, "aside")) == set(names(editor))
+    back(target, tmp_path, of="undo", own="third")
+    assert well(target)
+
+
+@pytest.mark.parametrize("expected", [{}, {"docs": COUNT}], ids=["nothing", "docs"])
+@pytest.mark.parametrize("what", ["database", "tenant"])
+def test_a_database_that_the_server_lost_is_made_anew_with_all_it_held(
+    chroma_server: ServedChroma,
+    target: ChromaTarget,
+    tmp_path: Path,
+    what: str,
+    expected: dict[str, int],
+) -> None:
+    place = {"tenant": "people", "database": "archive"}
+    theirs = target.model_copy(update={**place, "collections": expected})
+    with ChromaEditor.of(theirs, SECONDS) as editor, ChromaEditor.of(target, SECONDS) as other:
+        editor.make_database(**place)
+        docs = editor.create("docs", {"metadata": {"owner": "people"}})
+        page = other.read(names(other)["docs"], 0, COUNT)
+        editor.upsert(docs["id"], page)
+        taking.take(theirs, REF)
+        lose(chroma_server, what)
+        found = [look(theirs, SECONDS) for look in (probe, light)]
+        assert {one.failure_type for one in found} == {"database_missing"}
+        assert {one.summary for one in found} == {"there is no database archive of a tenant people"}
+        with pytest.raises(RemedyError, match="archive"):
+            rebuild(theirs, tmp_path / "rebuild")
+
+        rehearsed = rollback(theirs, tmp_path / "rehearsed", dry_run=True)
+        assert any("made anew" in step.text for step in rehearsed.steps if step.planned)
+        assert probe(theirs, SECONDS).failure_type == "database_missing"
+        journal = rollback(theirs, tmp_path)
+
+        assert "database archive of tenant people made anew" in journal.texts
+        assert well(theirs)
+        assert editor.read_ids(names(editor)["docs"], ["id-7"]) == page_of(page, "id-7")
+        assert well(target)
+
+
+def lose(server: ServedChroma, what: str) -> None:
+    if what == "database":
+        httpx.delete(f"{server.url}/api/v2/tenants/people/databases/archive").raise_for_status()
+        return
+    server.stop()
+    server.directory.change("DELETE FROM databases WHERE tenant_id = 'people'")
+    server.directory.change("DELETE FROM tenants WHERE id = 'people'")
+    server.start()
+
+
+def page_of(page: Records, name: str) -> Records:
+    row = page["ids"].index(name)
+    return {column: [values[row]] for column, values in page.items()}
 
 
 def test_a_healthy_collection_is_taken_back_only_by_its_name(

@@ -117,11 +117,14 @@ def test_the_way_back_gives_the_old_collection_its_name_and_discarding_deletes_t
     journal = MemoryJournal(tmp_path)
     served_swap.perform(editor, swap, journal)
 
-    served_swap.undo(editor, MemoryJournal(tmp_path, recovery_id="undo"), journal.keep())
+    undo = MemoryJournal(tmp_path, recovery_id="undo")
+    served_swap.undo(editor, undo, journal.keep())
 
-    assert names(editor) == {**before, swap.beside("undone"): swap.new}
+    assert names(editor) == {**before, beside("notes", "aside", "undo"): swap.new}
     served_swap.discard(editor, journal.keep())
-    served_swap.discard(editor, journal.keep())
+    assert editor.count(str(swap.new)) == 4
+    for _ in range(2):
+        served_swap.discard(editor, undo.keep())
     assert names(editor) == before
 
 
@@ -155,7 +158,7 @@ def test_what_was_written_since_is_given_up_only_where_that_was_said(
     knowing = MemoryJournal(tmp_path, recovery_id="undo", overwrite=True)
     served_swap.undo(editor, knowing, journal.keep())
     assert names(editor)["notes"] == swap.old
-    assert editor.count(names(editor)[swap.beside("undone")]) == 5
+    assert editor.count(names(editor)[beside("notes", "aside", "undo")]) == 5
 
 
 @pytest.mark.kill
@@ -199,6 +202,84 @@ def test_what_was_cut_off_is_seen_by_the_probe_and_ended_by_a_reload(
 
     assert probe(target, SECONDS).healthy
     assert names(editor)["notes"] == swap.new
+
+
+def test_an_undo_can_be_undone_and_that_as_well(editor: ChromaEditor, tmp_path: Path) -> None:
+    swap = prepared(editor)
+    journals = [MemoryJournal(tmp_path, recovery_id=f"undo-{number}") for number in range(4)]
+    served_swap.perform(editor, swap, journals[0])
+
+    for number in range(1, 4):
+        served_swap.undo(editor, journals[number], journals[number - 1].keep())
+        owner, aside = (swap.new, swap.old) if number % 2 == 0 else (swap.old, swap.new)
+        after = names(editor)
+        assert after["notes"] == owner
+        assert after[beside("notes", "aside", f"undo-{number}")] == aside
+        assert len(after) == 4
+        entry = journals[number].keep().entry()
+        assert (entry.summary, entry.bytes) == ("collections from before the undo: notes", None)
+
+
+def test_what_is_written_after_an_undo_is_given_up_by_its_undo_only_where_that_was_said(
+    editor: ChromaEditor, tmp_path: Path
+) -> None:
+    swap = prepared(editor)
+    journal, undo, third = (
+        MemoryJournal(tmp_path, recovery_id=name) for name in ("first", "undo", "third")
+    )
+    served_swap.perform(editor, swap, journal)
+    served_swap.undo(editor, undo, journal.keep())
+    add(editor, str(swap.old), "written since")
+
+    with pytest.raises(WouldOverwrite, match="it held 3 records and holds 4"):
+        served_swap.undo(editor, third, undo.keep())
+
+    assert names(editor)["notes"] == swap.old
+    third.overwrite = True
+    served_swap.undo(editor, third, undo.keep())
+    assert names(editor)["notes"] == swap.new
+
+
+def test_nothing_goes_back_where_one_of_several_was_written_to_since(
+    editor: ChromaEditor, tmp_path: Path
+) -> None:
+    journal = MemoryJournal(tmp_path)
+    swaps = [prepared(editor, "empty"), prepared(editor)]
+    for swap in swaps:
+        served_swap.perform(editor, swap, journal)
+    add(editor, str(swaps[1].new), "written since")
+    before = names(editor)
+
+    with pytest.raises(WouldOverwrite):
+        served_swap.undo(editor, MemoryJournal(tmp_path, recovery_id="undo"), journal.keep())
+
+    assert names(editor) == before
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("renames", [1, 2])
+@pytest.mark.parametrize("undo", ["same", "another"])
+def test_an_undo_that_was_killed_is_brought_to_its_end(
+    target: ChromaTarget, editor: ChromaEditor, tmp_path: Path, undo: str, renames: int
+) -> None:
+    """By itself once more, or by another one after the names alone said where it stood."""
+    swap = prepared(editor)
+    journal = MemoryJournal(tmp_path)
+    served_swap.perform(editor, swap, journal)
+    (tmp_path / "undo").mkdir()
+    same = MemoryJournal(tmp_path / "undo", recovery_id="same")
+    killed(target, renames, lambda held: served_swap.undo(held, same, journal.keep()))
+    assert ("notes" in names(editor)) is (renames == 1)
+
+    again = MemoryJournal(tmp_path / undo, recovery_id=undo)
+    served_swap.settle(editor, again)
+    served_swap.undo(editor, again, journal.keep())
+
+    after = names(editor)
+    assert after["notes"] == swap.old
+    (aside,) = set(after) - {"docs", "notes", "empty"}
+    assert after[aside] == swap.new
+    assert ".aside." in aside
 
 
 @pytest.mark.kill
@@ -245,9 +326,13 @@ def test_a_name_that_was_nobodys_goes_to_the_new_one_and_back_to_nobody(
     served_swap.perform(editor, swap, journal)
 
     assert names(editor)["lost"] == new["id"]
-    served_swap.undo(editor, MemoryJournal(tmp_path, recovery_id="undo"), journal.keep())
+    undo = MemoryJournal(tmp_path, recovery_id="undo")
+    served_swap.undo(editor, undo, journal.keep())
     assert "lost" not in names(editor)
     assert editor.count(new["id"]) == 1
+    served_swap.undo(editor, MemoryJournal(tmp_path, recovery_id="third"), undo.keep())
+    assert names(editor)["lost"] == new["id"]
+    assert set(names(editor)) == {"docs", "notes", "empty", "lost"}
 
 
 @pytest.mark.parametrize("is_used", [False, True], ids=["empty", "written to"])

@@ -30,6 +30,7 @@ from recovery.errors import (
     WontStart,
     WouldOverwrite,
 )
+from recovery.keeping import size_of
 from tests.chroma import (
     COUNT,
     DAMAGES,
@@ -98,8 +99,13 @@ def test_a_damage_of_a_directory_is_rolled_back_and_can_be_undone(
     if damage.name == "directory removed":
         assert neighbours(chroma_directory.path) == []
         return
+    (aside,) = chroma_directory.path.parent.glob(".*.old")
+    assert (journal.keep().entry().bytes or 0) > size_of(aside) > 100_000
     again = MemoryJournal(tmp_path, recovery_id="undo")
     undo(directory_target, PARAMETERS, again, journal.keep())
+    (restored,) = chroma_directory.path.parent.glob(".*.old")
+    assert (again.keep().entry().bytes or 0) > size_of(restored) > 100_000
+    assert (journal.keep().entry().bytes or 0) < 10_000
     assert probe(directory_target, SECONDS).failure_type == damage.failure_type
     discard(directory_target, PARAMETERS, again.keep())
     assert neighbours(chroma_directory.path) == []

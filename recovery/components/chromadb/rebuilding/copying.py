@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ from recovery.components.chromadb.rebuilding.orders import TextsOrder
 from recovery.components.chromadb.rebuilding.sources import EVERYBODY
 from recovery.components.chromadb.served_replacement import Sample, portions
 from recovery.errors import (
+    DeadlineExceeded,
     EmbeddingUnavailable,
+    RecordsUnreadable,
     RemedyError,
     StillUnhealthy,
     TargetRefused,
@@ -66,8 +69,9 @@ class Copy:
         return str(self.old["name"])
 
     def run(self) -> None:
-        """Raises ``VectorsLost``, ``EmbeddingUnavailable``, ``StillUnhealthy`` where it is written
-        to faster than it can be copied, or where the new one is not what was given to it."""
+        """Raises ``VectorsLost``, ``RecordsUnreadable`` where the server refuses the documents as
+        well, ``EmbeddingUnavailable``, ``StillUnhealthy`` where it is written to faster than it can
+        be copied, or where the new one is not what was given to it."""
         for _ in range(ROUNDS):
             if not self.catch_up():
                 break
@@ -85,7 +89,8 @@ class Copy:
     def catch_up(self) -> int:
         """One pass: how many records were not as they were before it."""
         self.ledger.begin()
-        total = max(self.editor.count(self.old["id"]), 1)
+        with self._readable():
+            total = max(self.editor.count(self.old["id"]), 1)
         changed = seen = lost = 0
         shutil.rmtree(self.place / orders.SUPPLEMENT, ignore_errors=True)
         with (self.place / orders.TEXTS).open("w", encoding="utf-8") as texts:
@@ -176,13 +181,36 @@ class Copy:
 
     def _parts(self, offset: int, size: int, smallest: int) -> Iterator[Records]:
         if size <= smallest:
-            page = self.editor.read(self.old["id"], offset, size, WITHOUT_VECTORS)
-            nothing = [None] * len(page["ids"])
-            yield {"ids": page["ids"], "embeddings": nothing, **_columns(page)}
+            try:
+                yield self._without_vectors(offset, size)
+            except Overlong as error:
+                if size == 1:
+                    raise RemedyError(f"{self.name}: a record is too long to be read") from error
+                yield from self._parts(offset, size, 1)
             return
         step = -(-size // PARTS)
         for start in range(offset, offset + size, step):
             yield from self._part(start, min(step, offset + size - start))
+
+    def _without_vectors(self, offset: int, size: int) -> Records:
+        with self._readable():
+            page = self.editor.read(self.old["id"], offset, size, WITHOUT_VECTORS)
+        return {"ids": page["ids"], "embeddings": [None] * len(page["ids"]), **_columns(page)}
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What the server refuses without vectors as well it will not hand out at all."""
+        try:
+            yield
+        except (TargetUnreachable, TargetRefused, DeadlineExceeded):
+            raise
+        except RemedyError as error:
+            said = str(error.facts.get("said") or error.message)
+            raise RecordsUnreadable(
+                f"{self.name}: the server refuses its documents as well, so that only a snapshot"
+                f" can help, or the target's path: {said}",
+                {"collection": self.name, "said": said},
+            ) from error
 
     def _embed(self) -> None:
         from recovery.components.chromadb.rebuilding.supplement import Supplement

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recovery.components.chromadb import exclusive, neighbours, starting, view
+from recovery.components.chromadb import claim, exclusive, neighbours, starting, view
 from recovery.components.chromadb.editing import ChromaEditor, Listed
 from recovery.components.chromadb.rebuilding.copying import Copy
 from recovery.components.chromadb.rebuilding.ledger import Ledger
@@ -25,7 +25,13 @@ from recovery.components.chromadb.served_replacement import (
     survives,
 )
 from recovery.components.chromadb.target import ChromaTarget
-from recovery.errors import RemedyError, TargetUnreachable, VectorsLost
+from recovery.errors import (
+    OwnerChanged,
+    RecordsUnreadable,
+    RemedyError,
+    TargetUnreachable,
+    VectorsLost,
+)
 from recovery.strategy import Journal
 
 if TYPE_CHECKING:
@@ -33,14 +39,16 @@ if TYPE_CHECKING:
 
 
 def rebuild(target: ChromaTarget, parameters: IndexRebuild, journal: Journal) -> None:
-    """Raises ``VectorsLost`` where only a snapshot can help, ``EmbeddingUnavailable``,
-    ``TargetUnreachable``, ``StillUnhealthy`` where a copy is not what it should be."""
-    with (
-        exclusive.alone_on_server(target, min(BUSY_SECONDS, journal.remaining())),
-        view.private_folder() as folder,
-    ):
+    """Raises ``VectorsLost`` and ``RecordsUnreadable`` where only a snapshot can help,
+    ``EmbeddingUnavailable``, ``TargetUnreachable``, ``StillUnhealthy`` where a copy is not what it
+    should be."""
+    patience = min(BUSY_SECONDS, journal.remaining())
+    with exclusive.alone_on_server(target, patience), view.private_folder() as folder:
         starting.await_answer(target, journal)
-        with ChromaEditor.of(target, journal.remaining()) as editor:
+        with (
+            ChromaEditor.of(target, journal.remaining()) as editor,
+            claim.held(target, editor, journal, patience),
+        ):
             replacement = Replacement(target, editor, journal)
             _ServedRebuild(target, parameters, journal, replacement, folder).run()
     journal.tell_applications("applications asked to get their collections anew", RELOAD)
@@ -98,7 +106,7 @@ class _ServedRebuild:
     def _problem(self, one: Listed) -> str | None:
         try:
             found = survives(self.target, self.replacement.editor, one, self.journal)
-        except VectorsLost as error:
+        except RecordsUnreadable as error:
             return error.message
         if isinstance(found, str):
             return found
@@ -124,8 +132,17 @@ class _ServedRebuild:
                 {"collection": name},
             ) from error
         prove(self.target, editor, new["name"])
+        self._refuse_another(one)
         self.replacement.has(name, new)
         self._copies.append(copy)
+
+    def _refuse_another(self, one: Listed) -> None:
+        """What was copied is due the name of its original, and of no other."""
+        owner = self.replacement.editor.find(one["name"])
+        if owner is None or owner["id"] != one["id"]:
+            raise OwnerChanged(
+                f"{one['name']} was {'replaced' if owner else 'deleted'} while it was copied"
+            )
 
     def _catch_up(self, copy: Copy) -> None:
         """What came between the last look and the exchange went into the old one."""
