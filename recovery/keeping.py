@@ -24,7 +24,7 @@ from typing import Any, Self
 from recovery.errors import NothingKept, NotKept
 
 MANIFEST = "kept.json"
-OUTSIDE = "outside"
+BESIDE = "lies_beside"
 """The fact that says what is kept beside the folder; see ``recovery.strategy.Kept``."""
 FREE_SHARE = 0.05
 """The part of a disk that is never filled: the host needs it to live."""
@@ -121,10 +121,10 @@ class KeptFolder:
         os.close(self.lock)
 
     def _bytes(self) -> int | None:
-        outside = self.facts.get(OUTSIDE, ())
-        if outside is None:
+        beside = self.facts.get(BESIDE, ())
+        if beside is None:
             return None
-        return size_of(self.folder) + sum(size_of(Path(place)) for place in outside)
+        return size_of(self.folder) + sum(size_of(Path(place)) for place in beside)
 
     def _write(self) -> None:
         manifest = {
@@ -267,7 +267,7 @@ class Shelf:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder; what vanishes meanwhile counts nothing."""
+    """Bytes of all files below a folder; what vanishes, or is hidden, counts nothing."""
     return sum(_sizes(folder))
 
 
@@ -276,7 +276,7 @@ def _sizes(folder: Path) -> Iterator[int]:
         for name in names:
             try:
                 yield os.lstat(Path(base) / name).st_size
-            except FileNotFoundError:
+            except OSError:
                 continue
 
 

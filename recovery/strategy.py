@@ -153,7 +153,7 @@ class Kept(Protocol):
 
     ``folder`` is private to the recovery, the same one when it is resumed, and may hold any files.
     ``facts`` is JSON-safe: what whoever brings it back has to know; never a secret. One of them is
-    read by whoever lists what is kept: ``outside`` names the folders of this host that are kept
+    read by whoever lists what is kept: ``lies_beside`` names the folders of this host that are kept
     where they were, and is None where something is kept on a server, whose disk nobody sees.
     """
 

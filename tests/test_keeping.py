@@ -74,7 +74,7 @@ def test_what_is_kept_beside_a_folder_counts_as_long_as_it_is_there(
     assert alone is not None
     assert 100 < alone < 2_000
 
-    kept.store("a directory from before", outside=[str(aside)])
+    kept.store("a directory from before", lies_beside=[str(aside)])
 
     counted = kept.entry().bytes
     assert counted is not None
@@ -89,7 +89,7 @@ def test_how_much_lies_on_a_server_is_not_said_to_be_nothing(stack: Stack) -> No
     put_aside(shelf, "a", now_ms=stack.control.now_ms())
     kept = shelf.open("a")
 
-    kept.store("a collection from before", outside=None)
+    kept.store("a collection from before", lies_beside=None)
 
     (entry,) = holdings.held(stack.control)
     assert (entry.bytes, kept.entry().bytes) == (None, None)

@@ -61,7 +61,7 @@ class Swap:
             "restart_policy": dict(self.restart_policy),
             "new": self.new,
             # What a container wrote is the engine's to know.
-            "outside": None,
+            "lies_beside": None,
         }
 
     @classmethod

@@ -76,8 +76,8 @@ def test_a_flush_is_listed_rehearsed_refused_overwritten_and_listed_again(
 def test_how_much_is_kept_is_listed_as_far_as_anybody_knows(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "aside").mkdir()
     (tmp_path / "aside" / "data").write_bytes(bytes(2_500_000))
-    put_aside(stack, "directory", outside=[str(tmp_path / "aside")])
-    put_aside(stack, "collection", outside=None)
+    put_aside(stack, "directory", lies_beside=[str(tmp_path / "aside")])
+    put_aside(stack, "collection", lies_beside=None)
 
     listed = {
         entry["recovery_id"]: entry["bytes"]

@@ -317,7 +317,7 @@ class Rebuild:
         kept.store(
             f"the old index of {names}"[:160] if plain else "",
             exchanges=plain,
-            outside=_folders(self.path, (exchange.old for exchange in self.done)),
+            lies_beside=_folders(self.path, (exchange.old for exchange in self.done)),
         )
         if not plain:
             (kept.folder / LOG).unlink(missing_ok=True)
@@ -378,7 +378,7 @@ def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept:
         if not journal.dry_run:
             names = ", ".join(sorted({exchange.name for exchange in exchanges}))
             new = _folders(path, (exchange.new for exchange in exchanges))
-            kept.store(f"the index that was built of {names}"[:160], outside=new)
+            kept.store(f"the index that was built of {names}"[:160], lies_beside=new)
     if target.server is not None and not journal.dry_run:
         taking_over.see_answering(target, target.server, journal)
     journal.tell_applications("applications asked to open their collections anew", RELOAD)

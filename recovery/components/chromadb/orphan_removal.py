@@ -96,7 +96,7 @@ def _describe(kept: Kept, path: Path, aside: Path, names: list[str], size: float
         f"{len(known)} folders of deleted collections, {size} MB",
         path=str(path),
         aside=str(aside),
-        outside=[str(aside)],
+        lies_beside=[str(aside)],
         folders=sorted(known),
     )
 

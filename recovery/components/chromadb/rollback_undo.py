@@ -86,7 +86,7 @@ def _swap(path: Path, before: Path, aside: Path, journal: Journal) -> None:
         f"{path} from before the undo",
         path=str(path),
         aside=str(aside),
-        outside=[str(aside)],
+        lies_beside=[str(aside)],
         mark=None,
     )
     begun = Swap.begin(path, before, aside, journal.recovery_id)

@@ -74,7 +74,9 @@ class Replacement:
         new = beside(name, "new", self.journal.recovery_id)
         kept = self.journal.keep()
         made = {*kept.facts.get(served_swap.MADE, ()), name}
-        kept.store("collections being made anew", outside=None, **{served_swap.MADE: sorted(made)})
+        kept.store(
+            "collections being made anew", lies_beside=None, **{served_swap.MADE: sorted(made)}
+        )
         self._drop(self.editor, name)
         return self.editor.create(new, like)
 

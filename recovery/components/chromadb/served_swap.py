@@ -223,7 +223,7 @@ def perform(editor: ChromaEditor, swap: ServedSwap, journal: Journal) -> None:
 
 def _write_down(kept: Kept, swap: ServedSwap, said: Callable[[list[ServedSwap]], str]) -> None:
     swaps = [one for one in known(kept) if one.name != swap.name] + [swap]
-    kept.store(said(swaps), outside=None, **{FACT: [asdict(one) for one in swaps]})
+    kept.store(said(swaps), lies_beside=None, **{FACT: [asdict(one) for one in swaps]})
 
 
 def is_unsettled(editor: ChromaEditor) -> bool:

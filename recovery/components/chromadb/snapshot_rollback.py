@@ -234,7 +234,7 @@ class _Rollback:
                 f"{self.path} from before the rollback to {chosen.name}",
                 path=str(self.path),
                 aside=str(self._aside),
-                outside=[str(self._aside)],
+                lies_beside=[str(self._aside)],
             )
             begun = Swap.begin(self.path, self._staged, self._aside, self.journal.recovery_id)
             self.journal.change(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,15 @@ from recovery.errors import (
     VectorsLost,
     WouldOverwrite,
 )
-from tests.chroma import COUNT, DIMENSION, ManagedChroma, ServedChroma, noise, truncate
+from tests.chroma import (
+    COUNT,
+    DIMENSION,
+    ChromaDirectory,
+    ManagedChroma,
+    ServedChroma,
+    noise,
+    truncate,
+)
 from tests.chroma_child import vectors
 from tests.components.chromadb.rebuilds import OWN, discard_rebuild, rebuild, undo_rebuild
 from tests.components.chromadb.serving import (
@@ -184,18 +192,23 @@ def test_where_vectors_are_missing_nothing_is_exchanged(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("header.bin", "hnsw"), ("index_metadata.pickle", "pickle")]
+    ("damage", "said"),
+    [
+        (lambda d: (d.segment / "header.bin").unlink(), "hnsw"),
+        (lambda d: truncate(d.segment / "index_metadata.pickle"), "pickle"),
+    ],
+    ids=["header", "pickle"],
 )
 def test_what_the_server_refuses_altogether_is_said_in_its_own_words(
     chroma_server: ServedChroma,
     target: ChromaTarget,
     editor: ChromaEditor,
     tmp_path: Path,
-    name: str,
+    damage: Callable[[ChromaDirectory], object],
     said: str,
 ) -> None:
     """Not even documents are handed out, so that none can be embedded anew."""
-    damaged(chroma_server, lambda d: truncate(d.segment / name))
+    damaged(chroma_server, damage)
     before = names(editor)
     assert found(target) == "index_corrupted"
 
