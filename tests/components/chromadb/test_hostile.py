@@ -51,6 +51,7 @@ FAILURES = {
 RIGHT: dict[str, Any] = {
     "heartbeat": {"nanosecond heartbeat": 1},
     "version": "1.0.0",
+    "default_database": {},
     "collections": [
         {
             "id": str(uuid.UUID(int=1)),
@@ -62,7 +63,7 @@ RIGHT: dict[str, Any] = {
     "get": {"ids": ["a"], "embeddings": [[1.0, 2.0]]},
     "query": {"ids": [["a", "b"]], "distances": [[0.0, 1.0]]},
 }
-QUESTIONS = sorted(set(RIGHT) - {"version"})
+QUESTIONS = sorted(set(RIGHT) - {"version", "default_database"})
 
 LEAVES = (
     st.none()

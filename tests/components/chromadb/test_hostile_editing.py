@@ -163,7 +163,7 @@ QUESTIONED: dict[str, Callable[[ChromaEditor], object]] = {
     "page size": lambda editor: editor.page_size(2),
     "upsert": lambda editor: editor.upsert(IDENTITY, editor.read(IDENTITY, 0, 2)),
     "place": lambda editor: swap().place(editor),
-    "clear": lambda editor: swap()._clear_name(editor),
+    "clear": lambda editor: swap().clear_name(editor),
 }
 
 
