@@ -52,4 +52,4 @@ def test_a_kept_client_works_on_once_the_server_is_back(control_redis: RedisServ
 
         connection.ensure(queue, put, max_retries=5)()
         with control_redis.client() as client:
-            assert client.llen("kept-client") >= 2  # noqa: PLR2004 - those put since
+            assert client.llen("kept-client") >= 2
