@@ -194,6 +194,19 @@ def mapped(*, hidden: Callable[[int], object] = lambda _: None) -> Iterator[Iden
             yield status.st_dev, status.st_ino
 
 
+def inodes_mapped_by(pid: int) -> Iterator[int]:
+    """Of every file that a process has mapped, for whoever may not follow to the files themselves:
+    the number alone, since the device that is said here is not always that of the file."""
+    try:
+        ranges = (PROC / str(pid) / "maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in ranges:
+        inode = int(line.split(maxsplit=5)[4])
+        if inode:
+            yield inode
+
+
 def name_of(pid: int) -> str:
     try:
         return (PROC / str(pid) / "comm").read_text(errors="backslashreplace").strip()

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from recovery.components.system import deleted
+from tests.components.system.conftest import Mount, fill
+
 HOLD = (
     "import os, sys; held = open(sys.argv[1]); os.setuid(65534); print('up', flush=True); input()"
 )
@@ -82,3 +85,49 @@ def test_root_that_sees_everybody_knows_which_files_are_held(held: Path, tmp_pat
 
     # The last is held by somebody outside: that is why only who sees all may say so.
     assert found == ["True", "False", "False"]
+
+
+MAPPED = """
+import ctypes, mmap, os, sys
+held = [open(path, "r+b") for path in sys.argv[1:]]
+mapping = mmap.mmap(held[0].fileno(), 0)
+for path in sys.argv[1:]:
+    os.unlink(path)
+os.setuid(65534)
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: its own user may look at it again
+print("up", flush=True)
+input()
+print(len(mapping[:]), *(os.fstat(each.fileno()).st_size for each in held), flush=True)
+"""
+
+
+def test_without_root_a_deleted_file_that_is_mapped_is_not_emptied_under_its_process(
+    tmp_path: Path, mount: Mount
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    folder = mount(32)
+    paths = [str(fill(folder / name, 10)) for name in ("mapped", "open")]
+    for path in paths:
+        os.chown(path, 65534, 65534)
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAPPED, *paths],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+
+    device = folder.stat().st_dev
+    os.seteuid(65534)
+    try:
+        ghosts = deleted.find([device], lambda: None)
+        emptied = list(deleted.empty(ghosts, lambda: True, lambda: 1.0))
+    finally:
+        os.seteuid(0)
+    said, _ = process.communicate("\n")
+
+    assert process.returncode == 0
+    assert said.split() == ["10000000", "10000000", "0"]
+    assert [ghost.path for ghost in emptied] == [str(folder / "open")]
