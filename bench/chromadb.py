@@ -43,9 +43,17 @@ DIMENSION = 64
 SIZES = (2_000, 50_000)
 SECONDS = 600.0
 GLANCES = 20
-LIMITS = {"snapshot": 1.5, "rollback": 1.5, "shallow_ms": 50.0, "deep_s": 2.0}
-DEEP_SIZE = 50_000
-"""The size for which the limit of the deep probe holds."""
+LIMITS = {
+    "snapshot": 1.5,
+    "rollback": 1.5,
+    "rollback_to_answer": 1.5,
+    "shallow_ms": 50.0,
+    "deep_s": 2.0,
+}
+UP_TO = {"deep_s": 50_000, "rollback": 50_000}
+"""The sizes for which a limit holds. A rollback proves itself by a query, for which a server loads
+its index: past this size that alone takes as long as half a restart, which the baseline ends with.
+"""
 
 
 @dataclass(slots=True)
@@ -180,6 +188,9 @@ class Bench:
                 found["snapshot, quiesce: made"] / found["by hand: tar and zstd, stopped"], 2
             ),
             "rollback": round(found["rollback"] / found["by hand: stop, unpack, start"], 2),
+            "rollback_to_answer": round(
+                found["rollback"] / found["by hand: until it answers a query"], 2
+            ),
             "shallow_ms": round(found["shallow probe"] * 1000, 1),
             "deep_s": found["deep probe"],
         }
@@ -234,7 +245,7 @@ def main() -> None:
             ratio <= LIMITS[name]
             for count, named in ratios.items()
             for name, ratio in named.items()
-            if name != "deep_s" or int(count) <= DEEP_SIZE
+            if int(count) <= UP_TO.get(name, int(count))
         ),
     )
 

@@ -109,7 +109,7 @@ def unpack(archive: Path, manifest: Manifest, into: Path, remaining: Remaining) 
         try:
             with (
                 decompressor.stream_reader(file) as stream,
-                tarfile.open(fileobj=stream, mode="r|", bufsize=PIECE_BYTES) as tar,
+                tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as tar,
             ):
                 for member in tar:
                     extraction.take(tar, member)
