@@ -47,61 +47,47 @@ def strategy_names(component: str) -> tuple[str, ...]:
 @cache
 def find_probe(component: str) -> Probe:
     """Raises ``InvalidEvent`` where this release has no probe for the component."""
-    reference = find_component(component).probe
-    if reference is None:
+    found: Probe | None = _load(find_component(component).probe)
+    if found is None:
         raise InvalidEvent(
             f"this release has no probe for {component}", {"field": "component", "value": component}
         )
-    found: Probe = _load(reference)
     return found
 
 
 @cache
 def find_light_probe(component: str) -> Probe:
     """The component's probe itself where that is light enough."""
-    reference = find_component(component).light_probe
-    if reference is None:
-        return find_probe(component)
-    found: Probe = _load(reference)
-    return found
+    found: Probe | None = _load(find_component(component).light_probe)
+    return found or find_probe(component)
 
 
 @cache
 def find_evidence(component: str) -> Evidence | None:
-    reference = find_component(component).evidence
-    if reference is None:
-        return None
-    found: Evidence = _load(reference)
+    found: Evidence | None = _load(find_component(component).evidence)
     return found
 
 
 @cache
 def find_undo(component: str, name: str) -> Undo | None:
-    reference = find_strategy(component, name).undo
-    if reference is None:
-        return None
-    found: Undo = _load(reference)
+    found: Undo | None = _load(find_strategy(component, name).undo)
     return found
 
 
 @cache
 def find_proof(component: str, name: str) -> Probe | None:
-    reference = find_strategy(component, name).proof
-    if reference is None:
-        return None
-    found: Probe = _load(reference)
+    found: Probe | None = _load(find_strategy(component, name).proof)
     return found
 
 
 @cache
 def find_discard(component: str, name: str) -> Discard | None:
-    reference = find_strategy(component, name).discard
-    if reference is None:
-        return None
-    found: Discard = _load(reference)
+    found: Discard | None = _load(find_strategy(component, name).discard)
     return found
 
 
-def _load(reference: str) -> Any:
+def _load(reference: str | None) -> Any:
+    if reference is None:
+        return None
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)

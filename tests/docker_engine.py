@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+from tests.fleet import ROOT
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -23,6 +26,12 @@ IMAGE = "RECOVERY_TEST_IMAGE"
 DEFAULT_IMAGE = "recovery-base:bookworm"
 ENGINE_TIMEOUT = 60
 """Seconds for one call to the engine; creating a container on a loaded machine takes some."""
+
+
+def this_tree() -> dict[str, dict[str, str]]:
+    """What a container has to mount so that this interpreter and this tree run in it too."""
+    folders = {str(ROOT), sys.prefix, sys.base_prefix} - {"/usr"}
+    return {folder: {"bind": folder, "mode": "ro"} for folder in folders}
 
 
 def unavailable(reason: str) -> NoReturn:

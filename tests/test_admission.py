@@ -9,6 +9,7 @@ import pytest
 from recovery import disabling, lease, records
 from recovery.admission import Mode, ask
 from recovery.conclusion import Conclusion, conclude
+from recovery.dispatch import recent_outcomes
 from recovery.events import Assignment, Decision, FailureEvent, Outcome, Refusal, Result, TargetRef
 from tests.stack import Stack
 
@@ -134,3 +135,28 @@ def test_many_refused_events_leave_one_audit_entry(stack: Stack) -> None:
         admit(stack, f"r{number}")
 
     assert stack.control.redis.xlen(stack.control.key("audit")) == 1
+
+
+def test_what_came_of_a_target_is_told_newest_first_with_the_time_it_is_judged_by(
+    stack: Stack,
+) -> None:
+    assert recent_outcomes(stack.control, TARGET)[1] == ()
+    results = [Result.FAILED, Result.RECOVERED, Result.NOT_NEEDED, Result.FAILED]
+    for identity, result in zip("abcd", results, strict=True):
+        admit(stack, identity, force=True)
+        end(stack, identity, result)
+
+    now_ms, past = recent_outcomes(stack.control, TARGET)
+
+    # What was not needed says nothing of a strategy.
+    assert [one.result for one in past] == [Result.FAILED, Result.RECOVERED, Result.FAILED]
+    assert sorted((one.at_ms for one in past), reverse=True) == [one.at_ms for one in past]
+    seconds, micros = stack.control.redis.time()
+    assert past[0].at_ms <= now_ms <= seconds * 1000 + micros // 1000
+
+
+def test_the_outcomes_of_another_target_are_not_told(stack: Stack) -> None:
+    admit(stack, "a")
+    end(stack, "a", Result.FAILED)
+
+    assert recent_outcomes(stack.control, TargetRef("redis", "other"))[1] == ()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from recovery.errors import NoSuchProcess, WontStop
+from recovery.runtime import ourselves
 from recovery.runtime.engine import Engine, Inspected
 from recovery.runtime.names import split
 from recovery.runtime.process import ProcessState, Remaining, await_end
@@ -28,8 +29,10 @@ class Container:
                 return ProcessState(exists=False, detail=error.message)
 
     def stop(self, grace: float, *, kill: bool = True) -> None:
+        """Raises ``WrongProcess`` where it is the one that this worker lives in."""
         with self._engine() as engine:
             found = engine.get(name_of(engine, self._runtime))
+            ourselves.refuse(found)
             if kill:
                 engine.stop(found.id, grace)
             elif found.runs:
@@ -77,4 +80,5 @@ def state_of(container: Inspected) -> ProcessState:
         pid=state["Pid"] or None,
         started_at=datetime.fromisoformat(state["StartedAt"]).timestamp() if state["Pid"] else None,
         detail=container.status + ended,
+        carries_us=ourselves.is_in(container),
     )

@@ -26,7 +26,7 @@ from recovery.errors import (
     StillUnhealthy,
     WontStart,
 )
-from recovery.runtime import docker_copy, names
+from recovery.runtime import docker_copy, names, ourselves
 from recovery.runtime.container import name_of, state_of
 from recovery.runtime.docker_swap import NEVER, Swap, put_back, same_policy, stop
 from recovery.runtime.engine import Engine, Inspected
@@ -50,7 +50,8 @@ def replace(runtime: DockerRuntime, journal: Journal, *, grace: float, ready: Re
     Where the new one cannot be made or started, ends, or is never ready, the old one is back under
     its name when this raises, and runs if it ran: ``NotReplaceable``, ``NoSuchProcess``,
     ``OwnerChanged``, ``WontStop``, ``WontStart``, ``NeverReady``, ``RuntimeUnavailable``,
-    ``DeadlineExceeded``. One that needs more time stays: ``StillUnhealthy``.
+    ``DeadlineExceeded``, and ``WrongProcess`` where this worker lives in it. One that needs more
+    time stays: ``StillUnhealthy``.
     """
     kept = None if journal.dry_run else journal.keep()
     with Engine.open(runtime.base_url, _leaving(BACK_SECONDS, journal)) as engine:
@@ -133,6 +134,7 @@ def _begin(engine: Engine, runtime: DockerRuntime, journal: Journal, kept: Kept 
     name = name_of(engine, runtime)
     left_over = settle(engine, name, journal.change)
     old = engine.get(left_over or name)
+    ourselves.refuse(old)
     docker_copy.refuse_unless_replaceable(old)
     swap = Swap(
         name=name,

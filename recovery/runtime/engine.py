@@ -56,6 +56,13 @@ class Inspected:
         return bool(state["Running"] or state["Restarting"])
 
     @property
+    def upper_folder(self) -> str | None:
+        """Where the engine puts what the container writes; None where it does not say."""
+        driver = self.raw.get("GraphDriver") or {}
+        found = (driver.get("Data") or {}).get("UpperDir")
+        return str(found) if found else None
+
+    @property
     def restart_policy(self) -> dict[str, Any]:
         return dict(self.raw["HostConfig"].get("RestartPolicy") or {"Name": "no"})
 

@@ -30,7 +30,7 @@ class ProcessState:
 
     ``id`` is the runtime's own and differs for each start where it can: a container's id, a unit's
     invocation, a pid. ``started_at`` is in epoch seconds of this host. ``detail`` is the runtime's
-    own word for the state.
+    own word for the state. ``carries_us``: whether the one who asks lives in it.
     """
 
     exists: bool
@@ -39,6 +39,7 @@ class ProcessState:
     pid: int | None = None
     started_at: float | None = None
     detail: str = ""
+    carries_us: bool = False
 
 
 class Process(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recovery.errors import RuntimeUnavailable
@@ -32,11 +32,17 @@ class Ended:
         return lines[-1][:200] if lines else f"exit code {self.code}"
 
 
-def run(arguments: Sequence[str], remaining: Remaining, *, listen: bool = False) -> Ended:
+def run(
+    arguments: Sequence[str],
+    remaining: Remaining,
+    *,
+    listen: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Ended:
     """Raises ``RuntimeUnavailable`` where it cannot be run or does not end in time.
 
-    Only with ``listen`` is what it writes read: something that it leaves in the background may
-    hold its output open.
+    ``environ`` is added to what every program gets. Only with ``listen`` is what it writes read:
+    something that it leaves in the background may hold its output open.
     """
     sink = subprocess.PIPE if listen else subprocess.DEVNULL
     try:
@@ -48,7 +54,7 @@ def run(arguments: Sequence[str], remaining: Remaining, *, listen: bool = False)
             text=True,
             errors="replace",
             timeout=remaining(),
-            env=environment(),
+            env={**environment(), **(environ or {})},
             check=False,
         )
     except subprocess.TimeoutExpired as error:

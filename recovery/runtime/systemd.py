@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from recovery.errors import NoSuchProcess, RuntimeUnavailable, WontStart, WontStop
 from recovery.runtime import programs
@@ -13,6 +15,9 @@ _PROPERTIES = (
     *("LoadState", "LoadError", "ActiveState", "SubState", "MainPID", "InvocationID", "Job"),
     *("Result", "ExecMainStatus", "NRestarts"),
 )
+FOLDER, BUS = "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"
+"""The variables by which systemctl finds the user's manager."""
+
 _AT_REST = frozenset({"inactive", "failed"})
 _UNUSABLE = frozenset({"not-found", "bad-setting", "error", "masked"})
 """What systemd would not start, though one that was started before may run."""
@@ -23,7 +28,7 @@ class Unit:
 
     def __init__(self, runtime: SystemdRuntime, remaining: Remaining) -> None:
         self._unit = runtime.unit
-        self._scope = f"--{runtime.scope}"
+        self._scope = runtime.scope
         self._remaining = remaining
 
     def inspect(self) -> ProcessState:
@@ -89,8 +94,22 @@ class Unit:
             raise refused(f"systemd refuses to {words[0]} {self._unit}: {_said(answer)}")
 
     def _systemctl(self, *words: str) -> programs.Ended:
-        command = ("systemctl", self._scope, "--no-pager", "--no-ask-password", *words)
-        return programs.run(command, self._remaining, listen=True)
+        command = ("systemctl", f"--{self._scope}", "--no-pager", "--no-ask-password", *words)
+        environ = _way_to_the_users() if self._scope == "user" else {}
+        return programs.run(command, self._remaining, listen=True, environ=environ)
+
+
+def _way_to_the_users() -> dict[str, str]:
+    """What systemctl needs to reach the user's manager, which only a session has by itself."""
+    if os.environ.get(FOLDER) or os.environ.get(BUS):
+        return {}
+    folder = Path("/run/user", str(os.geteuid()))
+    if not folder.is_dir():
+        raise RuntimeUnavailable(
+            f"the user's systemd cannot be reached: {FOLDER} is not set and there is no {folder};"
+            " loginctl enable-linger has it run without a session"
+        )
+    return {FOLDER: str(folder)}
 
 
 def _condition(shown: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.docker_engine import unavailable
+from tests.docker_engine import this_tree, unavailable
 from tests.fleet import ROOT
 from tests.units import find_manager
 from tests.waiting import until
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 IMAGE = "RECOVERY_SYSTEMD_IMAGE"
 DEFAULT_IMAGE = "recovery-systemd:bookworm"
-TESTS = ("tests/runtime/test_systemd.py", "tests/components/system/test_units.py")
+TESTS = (
+    *("tests/runtime/test_systemd.py", "tests/runtime/test_user_scope.py"),
+    *("tests/components/system/test_units.py", "tests/components/system/test_sandbox.py"),
+)
 QUIET = ("-q", "-p", "no:cacheprovider", "--color=no", "-rs")
 
 BOOT = {
@@ -51,13 +54,12 @@ def booted(docker_engine: DockerClient) -> Iterator[Container]:
         docker_engine.images.get(name)
     except ImageNotFound:
         unavailable(f"no local image {name}: compose/base-image.sh {name} systemd,dbus")
-    folders = {str(ROOT), sys.prefix, sys.base_prefix} - {"/usr"}
     container = docker_engine.containers.run(
         name,
         ["/lib/systemd/systemd"],
         name=f"recovery-test-{uuid4().hex[:8]}",
         detach=True,
-        volumes={folder: {"bind": folder, "mode": "ro"} for folder in folders},
+        volumes=this_tree(),
         **BOOT,
     )
     try:

@@ -202,9 +202,11 @@ class _Cleanup:
         self.journal.note(f"done below {root.path}", **figures, left_alone=left or None)
 
     def _close_manifest(self) -> None:
-        if not self.freed.files:
+        if not (self.freed.files or self.manifest.is_begun):
             return
-        summary = f"the names of {self.freed.files} removed files; nothing to bring back"
+        earlier = ", and of those that a run before this one removed"
+        more = earlier if self.manifest.is_resumed else ""
+        summary = f"the names of {self.freed.files} removed files{more}; nothing to bring back"
         facts = {"files": self.freed.files, "bytes": self.freed.bytes}
         if not self.manifest.close(summary, **facts):
             self.journal.note("no room for the whole list of what was removed")

@@ -247,11 +247,3 @@ def _mount(descriptor: int) -> str:
     """The mount that a descriptor is on; the device alone cannot tell a bind mount."""
     with open(f"/proc/self/fdinfo/{descriptor}") as facts:  # noqa: PTH123 - once a folder
         return next((line for line in facts if line.startswith("mnt_id:")), "")
-
-
-def _next(root: Root, entries: Iterator[os.DirEntry[str]]) -> os.DirEntry[str] | None:
-    try:
-        return next(entries, None)
-    except OSError as error:
-        root.skip(error.strerror or "unreadable")
-        return None

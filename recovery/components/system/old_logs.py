@@ -18,6 +18,7 @@ from recovery.components.system.survey import BLOCK, Age
 LOG = re.compile(r".*\.log(\.\d+)?", re.DOTALL)
 SUFFIX = ".gz"
 DRAFT = ".recovery-draft"
+ASIDE = ".recovery-aside"
 LEAST_BYTES = 4096
 """A smaller log takes a block or two, compressed or not."""
 
@@ -56,10 +57,38 @@ def compress_below(
 def _old_logs(
     root: Root, age: Age, remaining: Callable[[], float]
 ) -> Iterator[tuple[int, tuple[str, ...], str]]:
-    for batch in walk(root, age.is_old, remaining):
-        for name, status in batch.files:
-            if LOG.fullmatch(name) and status.st_size >= LEAST_BYTES:
+    """Blocks, folder and name of each, also of one that a killed run put aside; its drafts go."""
+    for batch in walk(root, age.is_unwritten, remaining):
+        for found, status in batch.files:
+            name, suffix = _left_by_us(found)
+            if suffix == ASIDE:
+                # It was renamed by us, and is no younger for that.
+                age.lost_a_name(status)
+            if not age.is_old(status):
+                continue
+            if suffix == DRAFT:
+                _discard(batch.folder, found)
+            elif LOG.fullmatch(name) and status.st_size >= LEAST_BYTES:
                 yield status.st_blocks, batch.where, name
+
+
+def _left_by_us(found: str) -> tuple[str, str]:
+    """The log's name, and which suffix a run that was killed has left on it, if any."""
+    for suffix in (DRAFT, ASIDE):
+        if found.startswith(".") and found.endswith(suffix):
+            return found[1 : -len(suffix)], suffix
+    return found, ""
+
+
+def _discard(folder: int, draft: str) -> None:
+    """Remove a draft, unless somebody still writes it."""
+    with suppress(OSError, open_files.InUse):
+        descriptor = os.open(draft, _READ, dir_fd=folder)
+        try:
+            if open_files.claim(descriptor):
+                os.unlink(draft, dir_fd=folder)
+        finally:
+            os.close(descriptor)
 
 
 def compress(folder: int, name: str, age: Age, remaining: Callable[[], float]) -> int:
@@ -68,6 +97,7 @@ def compress(folder: int, name: str, age: Age, remaining: Callable[[], float]) -
     Killed at any line it leaves the log, a proven copy, or both; the next run ends the work. Who
     opens the log meanwhile waits for one chunk, and gets it as it was.
     """
+    _settle(folder, name, age)
     descriptor = os.open(name, _READ, dir_fd=folder)
     with open(descriptor, "rb", buffering=0) as source:  # noqa: PTH123 - a descriptor
         if not open_files.claim(descriptor):
@@ -80,9 +110,40 @@ def compress(folder: int, name: str, age: Age, remaining: Callable[[], float]) -
         if not _has_copy(folder, name, source):
             _make_copy(folder, name, source, status, remaining)
         copy = os.stat(name + SUFFIX, dir_fd=folder, follow_symlinks=False)
-        _check_still_ours(folder, name, descriptor)
-        os.unlink(name, dir_fd=folder)
+        _take_away(folder, name, descriptor, age)
     return (status.st_blocks - copy.st_blocks) * BLOCK
+
+
+def _take_away(folder: int, name: str, descriptor: int, age: Age) -> None:
+    """Remove the log by a name under which nobody looks for it, so that who came for it just before
+    is seen to wait, and gets it back. Raises ``InUse``, ``Untouched``, ``OSError``."""
+    _check_still_ours(folder, name, descriptor)
+    aside = _aside(name)
+    os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
+    if open_files.is_wanted_by_others(descriptor):
+        _settle(folder, name, age)
+        raise open_files.InUse("open in a process")
+    os.unlink(aside, dir_fd=folder)
+
+
+def _settle(folder: int, name: str, age: Age) -> None:
+    """Give a log that lies aside its name back, no younger for it. Raises ``Untouched`` where
+    another has that name by now: then both stay."""
+    aside = _aside(name)
+    try:
+        left = os.stat(aside, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    with suppress(FileExistsError):
+        os.link(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != left.st_ino:
+        raise Untouched(f"an earlier one still lies aside as {aside}")
+    os.unlink(aside, dir_fd=folder)
+    age.lost_a_name(os.stat(name, dir_fd=folder, follow_symlinks=False))
+
+
+def _aside(name: str) -> str:
+    return f".{name}{ASIDE}"
 
 
 def _check_still_ours(folder: int, name: str, descriptor: int) -> None:

@@ -148,7 +148,7 @@ class _Restart:
                 f"the runtime of {self.key} runs process {found.pid}, and the policy finds"
                 f" {processes.shown(old)}: they are not the same"
             )
-        if processes.carry_us([*map(processes.pid_of, old), found.pid or 0]):
+        if found.carries_us or processes.carry_us([*map(processes.pid_of, old), found.pid or 0]):
             raise WrongProcess(
                 f"{self.key} carries out this recovery and would not be there to start again:"
                 " another worker of this host has to do it"

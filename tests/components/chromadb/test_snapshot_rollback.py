@@ -21,7 +21,7 @@ from recovery.components.chromadb.snapshot_rollback import (
     SnapshotRollback,
     snapshot_rollback,
 )
-from recovery.components.chromadb.snapshots import taking
+from recovery.components.chromadb.snapshots import archive, taking
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import (
     NoSnapshot,
@@ -31,6 +31,7 @@ from recovery.errors import (
     WouldOverwrite,
 )
 from recovery.keeping import size_of
+from recovery.version import __version__
 from tests.chroma import (
     COUNT,
     DAMAGES,
@@ -235,6 +236,53 @@ def test_a_damaged_snapshot_is_passed_over_for_the_one_before(
     assert step(journal, "rolled back")["snapshot"] == older.name
     assert any("passed over" in text for text in journal.texts)
     assert probe(directory_target, SECONDS).healthy
+
+
+def test_a_snapshot_that_nobody_of_this_version_judged_is_judged_before_it_is_used(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    _, catalogue = taking.settings(directory_target)
+    (older,) = catalogue.snapshots()
+    assert older.judged_by == __version__
+    # Its digests are right, as those of one would be that an earlier version took to be well.
+    damaged = chroma_directory.copy(tmp_path / "damaged")
+    noise(damaged.segment / "data_level0.bin")
+    place = catalogue.begin("newer")
+    packed = archive.pack(
+        damaged.path, sorted(older.files), place / "data.tar.zst", lambda: SECONDS
+    )
+    known = {
+        "archive_bytes": packed.bytes,
+        "archive_sha256": packed.sha256,
+        "files": packed.files,
+        "taken_at": older.taken_at + timedelta(hours=1),
+    }
+    newer = older.model_copy(update={**known, "name": "newer", "judged_by": "0.0.1"})
+    catalogue.commit(place, newer)
+    before = chroma_directory.path.stat().st_ino
+
+    only = MemoryJournal(tmp_path, recovery_id="only", scope=RollbackScope(snapshot="newer"))
+    with pytest.raises(SnapshotDamaged, match="is not healthy"):
+        roll_back(directory_target, only)
+
+    assert chroma_directory.path.stat().st_ino == before
+    assert neighbours(chroma_directory.path) == []
+    journal = roll_back(directory_target, MemoryJournal(tmp_path))
+    assert step(journal, "rolled back")["snapshot"] == older.name
+    assert step(journal, "looked at")["integrity"] == "digests"
+
+
+def test_a_snapshot_with_less_than_the_policy_expects_by_now_is_not_used(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory, tmp_path: Path
+) -> None:
+    more = directory_target.model_copy(update={"collections": {"docs": COUNT + 1}})
+    before = chroma_directory.path.stat().st_ino
+
+    with pytest.raises(SnapshotDamaged, match=f"holds {COUNT} records of docs"):
+        roll_back(more, MemoryJournal(tmp_path))
+
+    assert chroma_directory.path.stat().st_ino == before
+    assert neighbours(chroma_directory.path) == []
 
 
 def test_without_a_snapshot_nothing_is_touched(

@@ -68,10 +68,10 @@ def test_a_full_disk_that_holds_all_of_ours_is_cleaned_and_the_audit_tells_of_it
         server.stop()
 
 
-def accepted(host: HostStack) -> str:
+def accepted(host: HostStack, failure_type: str = "disk_full") -> str:
     """As whoever has no answer: the event is sent again."""
     try:
-        return host.trigger("disk_full")
+        return host.trigger(failure_type)
     except ControlPlaneUnavailable:
         return ""
 

@@ -342,63 +342,6 @@ def test_steady_growth_is_found_and_measured(first: int, step: int) -> None:
     assert leaks.growth(floors, 0.001) == 5 * step
 
 
-V2 = {"memory.max": "1000000", "memory.current": "900000", "memory.stat": "inactive_file 100000\n"}
-V1 = {
-    "memory.limit_in_bytes": "1000000",
-    "memory.usage_in_bytes": "900000",
-    "memory.stat": "inactive_file 1\ntotal_inactive_file 100000\n",
-}
-UNLIMITED = {**V2, "memory.max": "max"}
-
-
-@pytest.mark.parametrize(
-    ("line", "files"),
-    [
-        ("0::/app", {"app": V2, ".": UNLIMITED}),
-        ("0::/app/worker", {"app": V2, "app/worker": UNLIMITED}),
-        ("0::/", {".": V2}),
-        ("7:memory:/docker/1234", {"memory": V1}),
-        ("7:cpu,memory:/app", {"cpu,memory/app": V1}),
-    ],
-)
-def test_a_control_groups_limit_counts_whichever_group_has_it(
-    tmp_path: Path, line: str, files: dict[str, dict[str, str]]
-) -> None:
-    for group, found in files.items():
-        folder = tmp_path / "cgroup" / group
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in found.items():
-            (folder / name).write_text(text)
-    membership = tmp_path / "self"
-    membership.write_text(f"3:cpuset:/\n{line}\n")
-
-    assert list(memory.limits(tmp_path / "cgroup", membership)) == [(800_000, 1_000_000)]
-
-
-def test_a_process_in_a_small_control_group_sees_its_own_limit() -> None:
-    group = memory.GROUPS / "memory" / f"recovery-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(256 * MB))
-    except OSError as error:
-        pytest.skip(f"no memory control group of version 1 can be made here: {error}")
-    script = (
-        "import os, pathlib, sys;"
-        "(pathlib.Path(sys.argv[1]) / 'cgroup.procs').write_text(str(os.getpid()));"
-        "held = bytearray(b'x') * (200 * 2**20);"
-        "from recovery.components.system import memory; print(memory.read())"
-    )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(group)], capture_output=True, text=True, check=True
-        )
-    finally:
-        until(lambda: not (group / "cgroup.procs").read_text())
-        group.rmdir()
-
-    assert f"limit={256 * MB}" in done.stdout
-
-
 def test_the_evidence_names_holders_and_no_arguments(child: Any, mount: Mount) -> None:
     folder = mount(10)
     process = child("", "--password=hunter2")

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +103,13 @@ def unpack(archive: Path, manifest: Manifest, into: Path, remaining: Remaining) 
     """
     import zstandard
 
-    extraction = _Extraction(manifest, into, remaining)
     decompressor = zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES)
-    with _named(into), archive.open("rb") as file:
+    with _named(into), archive.open("rb") as file, ThreadPoolExecutor(1) as beside:
+        extraction = _Extraction(manifest, into, remaining, beside)
         try:
             with (
                 decompressor.stream_reader(file) as stream,
-                tarfile.open(fileobj=stream, mode="r|", bufsize=PIECE_BYTES) as tar,
+                tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as tar,
             ):
                 for member in tar:
                     extraction.take(tar, member)
@@ -122,8 +123,11 @@ def unpack(archive: Path, manifest: Manifest, into: Path, remaining: Remaining) 
 class _Extraction:
     """What of a manifest an archive has given so far."""
 
-    def __init__(self, manifest: Manifest, into: Path, remaining: Remaining) -> None:
+    def __init__(
+        self, manifest: Manifest, into: Path, remaining: Remaining, beside: Executor
+    ) -> None:
         self.missing = dict(manifest.files)
+        self._beside = beside
         self._snapshot = manifest.name
         self._into = into
         self._remaining = remaining
@@ -140,21 +144,26 @@ class _Extraction:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
         with os.fdopen(os.open(place, flags, stored.mode), "wb") as sink:
             os.fchmod(sink.fileno(), stored.mode)
-            if _copy(content, sink, self._remaining) != stored.sha256:
+            if self._copy(content, sink) != stored.sha256:
                 raise self.damaged(f"{member.name} is not what was stored")
+
+    def _copy(self, source: Any, sink: IO[bytes]) -> str:
+        """Its digest, which is computed while the next piece is unpacked."""
+        digest = hashlib.sha256()
+        hashed: Future[None] | None = None
+        while chunk := source.read(CHUNK_BYTES):
+            self._remaining()
+            if hashed:
+                hashed.result()
+            hashed = self._beside.submit(digest.update, chunk)
+            sink.write(chunk)
+        if hashed:
+            hashed.result()
+        return digest.hexdigest()
 
     def damaged(self, what: str) -> SnapshotDamaged:
         facts = {"snapshot": self._snapshot}
         return SnapshotDamaged(f"snapshot {self._snapshot}: {what}", facts)
-
-
-def _copy(source: Any, sink: IO[bytes], remaining: Remaining) -> str:
-    digest = hashlib.sha256()
-    while chunk := source.read(CHUNK_BYTES):
-        remaining()
-        digest.update(chunk)
-        sink.write(chunk)
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -63,6 +63,8 @@ class StoredCollection(StrictModel):
 
 class Manifest(StrictModel):
     """``written_by``: the version of ours that made it, to be named by one that cannot read it.
+    ``judged_by``: the one that found nothing wrong in its files before Chroma opened them; None
+    where nobody looked.
     ``sequence``: which one it is of those of its target, counted from 1; 0: not counted yet.
     ``schema_versions``: of each part of Chroma's database, its newest migration.
 
@@ -74,6 +76,7 @@ class Manifest(StrictModel):
 
     format: Literal[1] = 1
     written_by: str | None = Field(default=None, max_length=LONGEST_SAID)
+    judged_by: str | None = Field(default=None, max_length=LONGEST_SAID)
     name: Name
     sequence: int = Field(default=0, ge=0, lt=2**53)
     target: str

@@ -28,6 +28,7 @@ from recovery.components.chromadb.target import ChromaTarget, Method
 from recovery.deadline import Deadline
 from recovery.errors import NotConfigured, NotCopied, SnapshotDamaged, TargetBusy
 from recovery.runtime import Remaining
+from recovery.version import __version__
 
 ROUNDS = 3
 """A copy that does not read may have met an index in the middle of being saved: taken again."""
@@ -200,6 +201,7 @@ class _Taking:
         restored = place / "restored"
         restored.mkdir()
         archive.unpack(place / manifest.ARCHIVE, made, restored, self.remaining)
+        verifying.judge(restored, self.target, self.remaining)
         found = verifying.verify(restored, self.target, self.remaining)
         shutil.rmtree(restored)
         return made.model_copy(
@@ -207,6 +209,7 @@ class _Taking:
                 "chroma": found.chroma,
                 "collections": found.collections,
                 "queried": found.queried,
+                "judged_by": __version__,
                 "verified_at": datetime.now(UTC),
                 "verified_seconds": round(time.monotonic() - began, 3),
             }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recovery.components.chromadb import child
+from recovery.components.chromadb.findings import Budget
 from recovery.components.chromadb.snapshots.manifest import StoredCollection
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.errors import NotCopied, SnapshotDamaged
@@ -28,6 +29,18 @@ class Verified:
     chroma: str
     collections: tuple[StoredCollection, ...]
     queried: int
+
+
+def judge(copy: Path, target: ChromaTarget, remaining: Remaining) -> None:
+    """Look at the files of a copy, every byte of which is then known by its digest to a rollback.
+
+    Raises ``SnapshotDamaged``.
+    """
+    # What the policy expects is said better by whoever knows how many records there are.
+    whatever = target.model_copy(update={"collections": {}})
+    found = child.inspect(whatever, copy, Budget(remaining()), opens=False)
+    if found.finding is not None:
+        raise SnapshotDamaged(f"the copy is damaged: {found.finding.summary}")
 
 
 def verify(
@@ -46,7 +59,7 @@ def verify(
     if "problem" in found:
         raise SnapshotDamaged(f"the copy is damaged: {found['problem'][:200]}")
     collections = tuple(StoredCollection(**one) for one in found["collections"])
-    _refuse_too_little(collections, target)
+    refuse_too_little(collections, target)
     from importlib.metadata import version
 
     return Verified(chroma=version("chromadb"), collections=collections, queried=found["queried"])
@@ -88,8 +101,11 @@ def _died(last: dict[str, Any], code: int, complaint: str) -> SnapshotDamaged | 
     return SnapshotDamaged(f"the copy is damaged: reading {where} ended the process: {how}")
 
 
-def _refuse_too_little(found: Sequence[StoredCollection], target: ChromaTarget) -> None:
-    """A directory that was emptied opens well, and must not push out what is worth keeping."""
+def refuse_too_little(found: Sequence[StoredCollection], target: ChromaTarget) -> None:
+    """A directory that was emptied opens well, and must not push out what is worth keeping.
+
+    Raises ``SnapshotDamaged``.
+    """
     if not found:
         raise SnapshotDamaged("the copy holds no collection")
     own = {
