@@ -71,11 +71,6 @@ class Result(StrEnum):
     NOT_UNDONE = "not_undone"
 
     @property
-    def is_attempt(self) -> bool:
-        """True where the remedy ran, so that the recovery counts against the hour's limit."""
-        return self in (Result.RECOVERED, Result.REROUTED, Result.FAILED)
-
-    @property
     def is_good(self) -> bool:
         return self in (
             Result.RECOVERED,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import http.client
 import socket
+import threading
 import xmlrpc.client
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 from xml.parsers.expat import ExpatError
@@ -96,6 +98,9 @@ class Program:
     def _ask(self, method: str, *arguments: object) -> Any:
         """What a method of its namespace ``supervisor`` answers; its faults pass through."""
         transport = _Transport(self._runtime, self._remaining())
+        end = threading.Timer(self._remaining(), transport.give_up)
+        end.daemon = True
+        end.start()
         try:
             with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport) as proxy:
                 return getattr(proxy.supervisor, method)(self._name, *arguments)
@@ -109,6 +114,8 @@ class Program:
             raise RuntimeUnavailable(f"supervisord does not answer: {error}") from error
         except (xmlrpc.client.Error, ExpatError, *_UNREADABLE) as error:
             raise RuntimeUnavailable(f"{self._url} answers, but not as supervisord does") from error
+        finally:
+            end.cancel()
 
 
 def _said(fault: xmlrpc.client.Fault) -> str:
@@ -124,8 +131,19 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__(headers=_credentials(runtime))
         self._url = runtime.url
         self._timeout = timeout
+        self._is_over = False
+
+    def give_up(self) -> None:
+        """Wait for no more of an answer, however often a little of it comes."""
+        self._is_over = True
+        connection = self._connection[1]
+        if isinstance(connection, http.client.HTTPConnection) and connection.sock is not None:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        if self._is_over:
+            raise TimeoutError("timed out")
         parts = urlsplit(self._url)
         if parts.scheme == "unix":
             made: http.client.HTTPConnection = _UnixConnection(parts.path, self._timeout)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -24,7 +25,7 @@ from recovery.errors import NoSuchProcess, RuntimeUnavailable, WontStart
 from recovery.runtime import Process, SupervisorRuntime, manage
 from tests.servers import RedisServer, free_port, redis_binary
 from tests.waiting import until
-from tests.web import WebServer
+from tests.web import WebServer, dripping
 
 CONFIGURATION = """
 [supervisord]
@@ -213,6 +214,22 @@ def test_what_answers_in_place_of_a_supervisord_is_not_believed(text: str) -> No
         said = refusal(manage(runtime, Deadline(20).remaining).inspect)
 
     assert said == f"{url} answers, but not as supervisord does"
+
+
+@pytest.mark.parametrize("body", [False, True])
+def test_an_answer_that_comes_a_byte_at_a_time_is_not_waited_for_past_the_deadline(
+    body: bool,
+) -> None:
+    async def drip(request: Request) -> Response:
+        return dripping(server.transport_of(request), body=body)
+
+    server = WebServer(Starlette(routes=[Route("/{path:path}", drip, methods=["POST"])]))
+    server.start()
+    try:
+        runtime = SupervisorRuntime(kind="supervisor", program="redis", url=server.url)
+        assert refusal(manage(runtime, Deadline(0.5).remaining).inspect)
+    finally:
+        server.kill()
 
 
 def test_faults_of_another_kind_are_told_in_its_own_words() -> None:

@@ -45,12 +45,17 @@ def empty(
 
     A file that a process has mapped is left alone: reading what is gone would kill the process.
     """
-    mapped = frozenset(open_files.mapped())
+    unsure: set[int] = set()
+    mapped = frozenset(open_files.mapped(hidden=unsure.add))
+    inodes = frozenset(inode for pid in unsure for inode in open_files.inodes_mapped_by(pid))
     for ghost in ghosts:
         remaining()
         if not is_short():
             return
-        if ghost.held.identity not in mapped and _empty(ghost):
+        device_and_inode = ghost.held.identity
+        if device_and_inode in mapped or device_and_inode[1] in inodes:
+            continue
+        if _empty(ghost):
             yield ghost
 
 

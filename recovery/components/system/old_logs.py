@@ -58,9 +58,14 @@ def _old_logs(
     root: Root, age: Age, remaining: Callable[[], float]
 ) -> Iterator[tuple[int, tuple[str, ...], str]]:
     """Blocks, folder and name of each, also of one that a killed run put aside; its drafts go."""
-    for batch in walk(root, age.is_old, remaining):
+    for batch in walk(root, age.is_unwritten, remaining):
         for found, status in batch.files:
             name, suffix = _left_by_us(found)
+            if suffix == ASIDE:
+                # It was renamed by us, and is no younger for that.
+                age.lost_a_name(status)
+            if not age.is_old(status):
+                continue
             if suffix == DRAFT:
                 _discard(batch.folder, found)
             elif LOG.fullmatch(name) and status.st_size >= LEAST_BYTES:

@@ -21,6 +21,9 @@ from recovery.components.system import filesystems
 PROC = Path("/proc")
 DELETED = " (deleted)"
 
+OF_THE_HOST = "pid:[4026531836]"
+"""The process namespace in which everybody is seen; the kernel gives it this number for good."""
+
 _FRESH_SECONDS = 2.0
 _NO_LEASES = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOLCK})
 
@@ -100,29 +103,35 @@ def is_wanted_by_others(descriptor: int) -> bool:
 class ByProcesses:
     """Whether a file that we have open once is held by anybody else, as ``/proc`` says.
 
-    Read anew every two seconds; everything is held where we may not look at others.
+    Read anew every two seconds; everything is held where we may not look at all others: without
+    root's rights, without a capability that root in a container lacks, or seeing that one alone.
     """
 
     def __init__(self) -> None:
         self._known: frozenset[Identity] = frozenset()
+        self._is_blind = os.geteuid() != 0 or os.readlink(PROC / "self/ns/pid") != OF_THE_HOST  # noqa: PTH115
         self._read_at = -math.inf
 
     def hold(self, identity: Identity) -> bool:
-        if os.geteuid() != 0:
+        if self._is_blind:
             return True
         if time.monotonic() > self._read_at + _FRESH_SECONDS:
-            held = Counter(each.identity for each in descriptors())
+            hidden: set[int] = set()
+            held = Counter(each.identity for each in descriptors(hidden=hidden.add))
             # Ours is among them.
             held[identity] -= 1
-            self._known = frozenset({*+held, *mapped()})
+            self._known = frozenset({*+held, *mapped(hidden=hidden.add)})
+            self._is_blind = bool(hidden)
             self._read_at = time.monotonic()
-        return identity in self._known
+        return self._is_blind or identity in self._known
 
 
-def descriptors(tick: Callable[[], object] = lambda: None) -> Iterator[Held]:
+def descriptors(
+    tick: Callable[[], object] = lambda: None, *, hidden: Callable[[int], object] = lambda _: None
+) -> Iterator[Held]:
     """Every descriptor of every process that leads to a regular file, as far as we may look.
 
-    ``tick`` is called once a process, and may raise.
+    ``tick`` is called once a process, and may raise; ``hidden`` with each that we may not look at.
     """
     dead = filesystems.dead()
     for pid in _pids():
@@ -130,6 +139,9 @@ def descriptors(tick: Callable[[], object] = lambda: None) -> Iterator[Held]:
         folder = PROC / str(pid) / "fd"
         try:
             names = os.listdir(folder)  # noqa: PTH208 - a Path a descriptor would be the cost
+        except PermissionError:
+            hidden(pid)
+            continue
         except OSError:
             continue
         process = name_of(pid)
@@ -148,17 +160,22 @@ def descriptors(tick: Callable[[], object] = lambda: None) -> Iterator[Held]:
                         path=path,
                         status=status,
                     )
+            except PermissionError:
+                hidden(pid)
             except OSError:
                 continue
 
 
-def mapped() -> Iterator[Identity]:
-    """Every file that a process has mapped, as far as we may look."""
+def mapped(*, hidden: Callable[[int], object] = lambda _: None) -> Iterator[Identity]:
+    """Every file that a process has mapped, as far as we may look; ``hidden`` as above."""
     dead = filesystems.dead()
     for pid in _pids():
         asked: set[str] = set()
         try:
             ranges = os.listdir(PROC / str(pid) / "map_files")  # noqa: PTH208
+        except PermissionError:
+            hidden(pid)
+            continue
         except OSError:
             continue
         for span in ranges:
@@ -168,10 +185,26 @@ def mapped() -> Iterator[Identity]:
                 if leads_to in asked or filesystems.is_below(leads_to, dead):
                     continue
                 status = os.stat(path)  # noqa: PTH116
+            except PermissionError:
+                hidden(pid)
+                continue
             except OSError:
                 continue
             asked.add(leads_to)
             yield status.st_dev, status.st_ino
+
+
+def inodes_mapped_by(pid: int) -> Iterator[int]:
+    """Of every file that a process has mapped, for whoever may not follow to the files themselves:
+    the number alone, since the device that is said here is not always that of the file."""
+    try:
+        ranges = (PROC / str(pid) / "maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in ranges:
+        inode = int(line.split(maxsplit=5)[4])
+        if inode:
+            yield inode
 
 
 def name_of(pid: int) -> str:

@@ -59,6 +59,10 @@ class Age:
     now: float = field(default_factory=time.time)
     by_us: dict[Identity, int] = field(default_factory=dict)
 
+    def is_unwritten(self, status: os.stat_result) -> bool:
+        """Whether nobody wrote it, whatever else was changed."""
+        return status.st_mtime < self.now - self.seconds
+
     def is_old(self, status: os.stat_result) -> bool:
         before = self.now - self.seconds
         # The first answers for most files, and this is asked of every file there is.

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def compress_here(path: Path) -> int:
         os.close(folder)
 
 
-def clean(tmp_path: Path, *logs: Path) -> MemoryJournal:
+def clean(tmp_path: Path, *logs: Path, preserve_days: float = AT_ONCE) -> MemoryJournal:
     journal = MemoryJournal(state_dir=tmp_path, seconds=30)
     limits = HostThresholds(disk_usage_percent=Band(unhealthy=85, healthy=50))
-    parameters = DiskCleanup(log_paths=tuple(map(str, logs)), preserve_days=AT_ONCE)
+    parameters = DiskCleanup(log_paths=tuple(map(str, logs)), preserve_days=preserve_days)
     disk_cleanup.remedy(HostTarget(thresholds=limits), parameters, journal)
     return journal
 
@@ -219,6 +220,24 @@ def test_what_a_killed_run_put_aside_gets_its_name_back_and_its_drafts_go(
 
     assert names(folder) == ["app.log.gz"]
     assert gzip.decompress((folder / "app.log.gz").read_bytes()) == content
+
+
+def test_one_that_was_put_aside_a_moment_ago_is_as_old_as_its_content(
+    tmp_path: Path, mount: Mount
+) -> None:
+    folder = mount(16)
+    content = write_log(folder / "app.log", 5)
+    young = write_log(folder / "young.log", 5.5)
+    second = 1.0
+    until(lambda: time.time() - (folder / "app.log").stat().st_ctime > second)
+    (folder / "app.log").rename(folder / ASIDE)
+    (folder / "young.log").chmod(0o640)
+
+    clean(tmp_path, folder, preserve_days=second / 86_400)
+
+    assert names(folder) == ["app.log.gz", "young.log"]
+    assert gzip.decompress((folder / "app.log.gz").read_bytes()) == content
+    assert (folder / "young.log").read_bytes() == young
 
 
 def test_one_that_lies_aside_never_replaces_another_of_its_name(tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def sandbox(unit: str) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("unit", [*UNITS, "recovery-http.service", "recovery-flower.service"])
+def test_a_system_call_that_is_not_allowed_fails_and_kills_nobody(unit: str) -> None:
+    assert "SystemCallErrorNumber=EPERM" in sandbox(unit)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_remedies_work_under_what_the_unit_forbids(
     systemd: Manager, tmp_path: Path, unit: str

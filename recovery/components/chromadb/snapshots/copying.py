@@ -18,7 +18,6 @@ from pathlib import Path
 
 from recovery.components.chromadb.database import JOURNALS, NAME
 from recovery.components.chromadb.rebuilding.work import PREFIX as REBUILDING
-from recovery.deadline import Deadline
 from recovery.errors import NotCopied, TargetUnreachable
 from recovery.runtime import Remaining
 
@@ -187,11 +186,3 @@ def _named(source: Path) -> Iterator[None]:
 def _raise(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def copy_now(source: Path, place: Path, seconds: float) -> DirectoryCopy:
-    """A copy as of one moment between now and the end."""
-    copy = DirectoryCopy(source, place, Deadline(seconds).remaining)
-    copy.ahead()
-    copy.finish()
-    return copy
