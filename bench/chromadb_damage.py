@@ -33,8 +33,8 @@ from recovery.components.chromadb.snapshots import taking
 from recovery.components.chromadb.target import ChromaTarget, SnapshotSettings
 from recovery.config import StrategyPolicy, load_policy
 from recovery.errors import RemedyError
+from recovery.finding import find_component
 from recovery.selection import ladder
-from recovery.strategy import find_component
 from tests.chroma import (
     COUNT,
     DAMAGES,

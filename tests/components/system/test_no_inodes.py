@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery import Celery
 
 from recovery.components.system.filesystems import Usage
-from recovery.controlplane import ControlPlane
 from recovery.events import Result
-from tests.components.system.conftest import HOST, QUEUES, HostStack, Mount, fill
+from tests.components.system.conftest import QUEUES, HostStack, Mount, fill
+from tests.components.system.cramped import accepted, cleaned, living_on
 from tests.components.system.test_end_to_end import CLEANUP, outcome
-from tests.components.system.test_full_disk import WORKER, accepted, cleaned
 from tests.fleet import Fleet
-from tests.servers import RedisServer
-from tests.supervising import supervised
 from tests.waiting import until
 
 
@@ -72,33 +66,12 @@ def test_one_that_holds_all_of_ours_is_cleaned_and_the_audit_tells_of_it(
     mount: Mount, tmp_path: Path
 ) -> None:
     full = with_inodes(mount, 1500, mb=48)
-    for name in ("state", "log", "tmp"):
-        (full / name).mkdir()
-    server = RedisServer(full / "control", {"appendonly": "yes"}).start()
-    app = Celery("test-producer", broker=server.url, set_as_current=False)
-    environ = {
-        **os.environ,
-        "RECOVERY_CONFIG": str(tmp_path / "recovery_config.yml"),
-        "RECOVERY_REDIS_URL": server.url,
-        "RECOVERY_STATE_DIR": str(full / "state"),
-        "RECOVERY_HOST": HOST,
-    }
-    host = HostStack(ControlPlane(server.client()), app, environ, tmp_path)
-    cleanup = {**CLEANUP, "cleanup_paths": [str(full / "tmp")], "timeout_seconds": 30}
-    target: dict[str, Any] = {"filesystems": [str(full)], "watch": ["disk"]}
-    host.write_policy_of({HOST: target}, cleanup)
-    try:
-        with supervised(full / "log", *WORKER, environ=environ) as ours:
-            until(lambda: "ready." in ours.said(), seconds=60, what="the worker is ready")
-            use_up(full / "tmp")
+    with living_on(full, tmp_path) as (host, ours):
+        use_up(full / "tmp")
 
-            until(lambda: accepted(host, "inode_exhaustion"), seconds=60, what="it is accepted")
-            done = until(lambda: cleaned(host), seconds=240, what="its entry is in the audit")
+        until(lambda: accepted(host, "inode_exhaustion"), seconds=60, what="it is accepted")
+        done = until(lambda: cleaned(host), seconds=240, what="its entry is in the audit")
 
-            assert done["result"] == Result.RECOVERED, ours.said()
-            # Ours makes files again, too.
-            assert Usage.of(str(full)).inode_percent < 90
-    finally:
-        app.close()
-        host.control.redis.close()
-        server.stop()
+        assert done["result"] == Result.RECOVERED, ours.said()
+        # Ours makes files again, too.
+        assert Usage.of(str(full)).inode_percent < 90
