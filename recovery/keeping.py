@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -84,6 +84,9 @@ class KeptFolder:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def store(self, summary: str, **facts: Any) -> None:
+        if self.summary and not summary:
+            # Everybody was told of what is not kept after all.
+            self.shelf.tell(replace(self.entry(), state=KeptState.DISCARDED, bytes=0))
         self.summary = summary
         self.facts = {**self.facts, **facts}
         self._write()

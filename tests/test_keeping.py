@@ -99,6 +99,20 @@ def test_how_much_lies_on_a_server_is_not_said_to_be_nothing(stack: Stack) -> No
     kept.close()
 
 
+def test_what_was_told_and_is_not_kept_after_all_cannot_be_undone(stack: Stack) -> None:
+    _, shelf = host(stack)
+    kept = shelf.keep("a", target="redis/default", now_ms=stack.control.now_ms())
+    kept.store("being made anew")
+    assert holdings.find(stack.control, "a").summary == "being made anew"
+
+    kept.store("")
+    kept.close()
+
+    assert shelf.ids() == ()
+    with pytest.raises(NotKept, match="discarded already"):
+        holdings.find(stack.control, "a")
+
+
 def test_a_folder_in_which_nothing_was_stored_leaves_no_trace(shelf: Shelf) -> None:
     shelf.keep("a").close()
 

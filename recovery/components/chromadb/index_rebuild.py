@@ -164,7 +164,14 @@ class Rebuild:
             if not found:
                 raise RemedyError(f"there is no collection {chosen!r}")
             return [one for one in found if one.id not in {done.collection for done in self.done}]
-        return [one for one in found if one.problem] or self._loaded(found)
+        broken = [one for one in found if one.problem]
+        if verdict["recordless"] and not broken:
+            names = ", ".join(verdict["recordless"])
+            raise RemedyError(
+                f"the database does not know the records of {names} any more, which no index brings"
+                " back; a snapshot is what can help"
+            )
+        return broken or self._loaded(found)
 
     def _loaded(self, found: list[Damaged]) -> list[Damaged]:
         """What no file shows, opening a copy may: the one index that the inspection names."""

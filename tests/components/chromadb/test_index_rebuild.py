@@ -121,6 +121,24 @@ def test_a_damaged_database_is_left_to_the_snapshots(
     assert not any(chroma_directory.path.glob(".recovery*"))
 
 
+@pytest.mark.parametrize("and_index", [False, True], ids=["records", "both"])
+def test_a_collection_that_lost_its_records_is_left_to_the_snapshots_by_its_name(
+    chroma_directory: ChromaDirectory, tmp_path: Path, and_index: bool
+) -> None:
+    scopes = "'METADATA', 'VECTOR'" if and_index else "'METADATA'"
+    chroma_directory.change(
+        f"DELETE FROM segments WHERE scope IN ({scopes}) AND collection ="
+        " (SELECT id FROM collections WHERE name = 'docs')"
+    )
+    target = local(chroma_directory)
+    assert probe(target, SECONDS).failure_type == "corrupted_metadata"
+
+    with pytest.raises(RemedyError, match=r"records of docs any more.*a snapshot") as caught:
+        rebuild(target, tmp_path)
+
+    assert not caught.value.transient
+
+
 def test_other_collections_stay_as_they_are_to_the_byte(
     chroma_directory: ChromaDirectory, tmp_path: Path
 ) -> None:

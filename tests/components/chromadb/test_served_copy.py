@@ -223,6 +223,19 @@ def test_what_the_server_refuses_altogether_is_said_in_its_own_words(
     assert MemoryJournal(tmp_path).keep().summary == ""
 
 
+def test_what_is_wrong_and_is_no_index_is_said(
+    chroma_server: ServedChroma, target: ChromaTarget, editor: ChromaEditor, tmp_path: Path
+) -> None:
+    damaged(chroma_server, lambda d: d.change("DELETE FROM segments WHERE scope = 'VECTOR'"))
+    before = names(editor)
+    assert found(target) == "corrupted_metadata"
+
+    with pytest.raises(RemedyError, match=r"not for this remedy: .*Missing vector segment"):
+        rebuild(target, tmp_path)
+
+    assert names(editor) == before
+
+
 def test_a_collection_that_was_replaced_while_it_was_copied_keeps_its_name(
     chroma_server: ServedChroma, target: ChromaTarget, editor: ChromaEditor, tmp_path: Path
 ) -> None:

@@ -62,13 +62,18 @@ class _ServedRebuild:
     replacement: Replacement
     folder: Path
     _copies: list[Copy] = field(default_factory=list)
+    _other: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         if not self.journal.dry_run:
             self.replacement.resume()
         chosen = [one for one in self._chosen() if not self.replacement.is_done(one["name"])]
         if not chosen and not self.replacement.done:
-            raise RemedyError("no index of the server's collections is damaged")
+            other = "; ".join(self._other[:3])
+            raise RemedyError(
+                "no index of the server's collections is damaged"
+                + (f"; what is wrong is not for this remedy: {other}" if other else "")
+            )
         if self.journal.dry_run:
             for one in chosen:
                 self.journal.change(f"{one['name']}: copied into a new collection", lambda: None)
@@ -111,7 +116,10 @@ class _ServedRebuild:
         if isinstance(found, str):
             return found
         finding = found.finding
-        return finding.summary if finding and finding.failure_type in INDEX_FAILURES else None
+        if finding is not None and finding.failure_type not in INDEX_FAILURES:
+            self._other.append(finding.summary)
+            return None
+        return finding.summary if finding else None
 
     def _copy(self, one: Listed, ledgers: ExitStack) -> None:
         from recovery.components.chromadb.index_rebuild import Told

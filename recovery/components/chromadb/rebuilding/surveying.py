@@ -37,6 +37,7 @@ def survey(order: SurveyOrder) -> dict[str, Any]:
             connection.execute("SELECT id, collection FROM segments WHERE scope = 'VECTOR'")
         )
         lost = _without_index(connection, order)
+        recordless = _without_records(connection)
     budget = Budget(order.timeout)
     found = [
         {
@@ -50,7 +51,7 @@ def survey(order: SurveyOrder) -> dict[str, Any]:
         }
         for segment in catalogue.segments
     ]
-    return {"collections": found + lost}
+    return {"collections": found + lost, "recordless": recordless}
 
 
 def _problem(path: Path, segment: Segment, budget: Budget) -> str | None:
@@ -91,6 +92,15 @@ def _without_index(connection: sqlite3.Connection, order: SurveyOrder) -> list[d
             }
         )
     return found
+
+
+def _without_records(connection: sqlite3.Connection) -> list[str]:
+    """Collections of which the database lost the line that leads to their records."""
+    found = connection.execute(
+        "SELECT c.name FROM collections c LEFT JOIN segments m ON m.collection = c.id"
+        " AND m.scope = 'METADATA' WHERE m.id IS NULL ORDER BY c.name"
+    )
+    return [name for (name,) in found]
 
 
 def _ownerless(connection: sqlite3.Connection, path: Path, ids: set[str]) -> str | None:
