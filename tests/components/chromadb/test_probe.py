@@ -164,6 +164,18 @@ def test_a_directory_that_kills_whoever_opens_it_is_an_index_corrupted(
     assert report.finding.summary == "opening docs killed the process: SIGSEGV"
 
 
+@pytest.mark.parametrize("expected", [{}, {"docs": COUNT}], ids=["nothing", "docs"])
+@pytest.mark.parametrize("place", [{"tenant": "people"}, {"database": "archive"}], ids=str)
+def test_a_directory_without_the_tenant_or_the_database_of_its_target_is_named(
+    chroma_directory: ChromaDirectory, place: dict[str, str], expected: dict[str, int]
+) -> None:
+    theirs = ChromaTarget(path=chroma_directory.path, collections=expected, **place)
+
+    for report in (probe(theirs, SECONDS), light(theirs, SECONDS)):
+        assert report.failure_type == "database_missing"
+        assert f"{next(iter(place.values()))}" in report.summary
+
+
 def an_order(folder: Path, **said: Any) -> Order:
     return Order(
         path=str(folder),
