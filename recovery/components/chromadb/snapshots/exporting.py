@@ -23,7 +23,7 @@ from recovery.components.chromadb.snapshots.manifest import Manifest, StoredColl
 from recovery.components.chromadb.snapshots.reading import CollectionReader
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.deadline import Deadline
-from recovery.errors import NotCopied, RemedyError, SnapshotDamaged
+from recovery.errors import NotCopied, RemedyError, SnapshotDamaged, TargetBusy
 from recovery.runtime import Remaining
 
 BUSY_SECONDS = 10.0
@@ -101,21 +101,23 @@ class _Export:
 
     def _read(self, editor: ChromaEditor, exported: Path) -> tuple[StoredCollection, ...]:
         found = []
-        own = (one for one in editor.all() if not neighbours.is_one(one["name"]))
-        for number, listed in enumerate(own):
+        listed = editor.all()
+        _refuse_cut_off({one["name"] for one in listed})
+        own = (one for one in listed if not neighbours.is_one(one["name"]))
+        for number, one in enumerate(own):
             name = f"{number:05d}.jsonl"
-            reader = CollectionReader(editor, listed, self._room, self.remaining)
+            reader = CollectionReader(editor, one, self._room, self.remaining)
             try:
                 records, moving = reader.read(exported / name)
             except RemedyError:
-                if _is_there(editor, listed):
+                if _is_there(editor, one):
                     raise
-                self.note(f"{listed['name']} was deleted while it was read")
+                self.note(f"{one['name']} was deleted while it was read")
                 (exported / name).unlink(missing_ok=True)
                 continue
             if moving:
-                self.note(f"{listed['name']} was written to during every reading of it")
-            found.append(self._stored(listed, name, records, moving=moving))
+                self.note(f"{one['name']} was written to during every reading of it")
+            found.append(self._stored(one, name, records, moving=moving))
         return tuple(found)
 
     def _room(self, size: int) -> None:
@@ -187,6 +189,13 @@ def _refuse_unequal(made: Manifest, counts: dict[str, int]) -> None:
             raise SnapshotDamaged(
                 f"{one.name}: {one.records} records were read, and {counts[one.name]} came back"
             )
+
+
+def _refuse_cut_off(names: set[str]) -> None:
+    """It would miss the collection whose name is nobody's, and count as whole."""
+    found = next(neighbours.cut_off(names), None)
+    if found is not None:
+        raise TargetBusy(f"{found.name} is being exchanged, or its exchange was cut off")
 
 
 def _is_there(editor: ChromaEditor, listed: dict[str, Any]) -> bool:

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from recovery.components.chromadb import editing
+from recovery.components.chromadb.neighbours import beside
 from recovery.components.chromadb.snapshots import archive, manifest, reading, taking
 from recovery.components.chromadb.snapshots.catalogue import Catalogue
 from recovery.components.chromadb.snapshots.manifest import Manifest
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.deadline import Deadline
-from recovery.errors import NotConfigured, NotCopied, SnapshotDamaged, TargetUnreachable
+from recovery.errors import (
+    NotConfigured,
+    NotCopied,
+    SnapshotDamaged,
+    TargetBusy,
+    TargetUnreachable,
+)
 from tests.chroma import COUNT, ServedChroma, ask
 
 REF = "chromadb/default"
@@ -68,6 +75,21 @@ def test_an_export_holds_every_record_with_the_bits_of_its_vector(
     assert b64decode(str(held["id-7"]["vector"])) == struct.pack(f"<{len(vector)}f", *vector)
     assert held["id-7"]["document"] == "document 7"
     assert held["id-7"]["metadata"] == {"number": 7}
+
+
+def test_in_the_middle_of_an_exchange_nothing_is_exported(served_target: ChromaTarget) -> None:
+    """Of another host, say: the collection would not be in it, and nobody would see that."""
+    target = served_target.model_copy(update={"collections": {}})
+    with editing.ChromaEditor.of(target, 20) as editor:
+        (docs,) = [one for one in editor.all() if one["name"] == "docs"]
+        new = editor.create(beside("docs", "new", "other"), docs)
+        editor.rename(docs["id"], beside("docs", "aside", "other"))
+
+        with pytest.raises(TargetBusy, match="docs is being exchanged"):
+            taking.take(target, REF)
+
+        editor.rename(new["id"], "docs")
+    assert {one.name for one in taking.take(target, REF).collections} == {"docs", "notes", "empty"}
 
 
 def test_small_pages_give_the_same(
