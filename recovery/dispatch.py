@@ -140,11 +140,6 @@ def _undo(control: ControlPlane, policy: Policy, event: FailureEvent) -> Dispatc
             {"field": "target", "value": str(event.target)},
         )
     strategy = policy.strategy(event.target.component, kept.strategy)
-    if strategy.declaration.undo is None:
-        detail = f"{strategy.declaration.full_name} cannot be undone"
-        return Dispatched(
-            decision=_reject(control, policy, event, Refusal.NO_REMEDY, detail), event=event
-        )
     known = replace(event, undo_of=kept.recovery_id, strategy=kept.strategy, host=kept.host)
     mode = Mode.REHEARSE if event.dry_run else Mode.UNDO
     return admit(control, policy, known, strategy.name, mode, force=True)

@@ -24,7 +24,7 @@ from recovery.errors import (
     UnknownRecovery,
 )
 from recovery.events import TargetRef
-from recovery.finding import find_discard
+from recovery.finding import find_discard, find_undo
 from recovery.keeping import KeptEntry, KeptFolder, KeptState, Shelf
 
 if TYPE_CHECKING:
@@ -61,13 +61,17 @@ def find(control: ControlPlane, recovery_id: str) -> KeptEntry:
     """What can be undone now. A unique beginning of the id is enough.
 
     Raises ``UnknownRecovery`` where nothing is kept under that id, ``NotKept`` where it was undone
-    or discarded, ``InvalidEvent`` where several begin so.
+    or discarded, or is nothing that could be brought back, ``InvalidEvent`` where several begin so.
     """
     entries = held(control)
     matching = [entry for entry in entries if entry.recovery_id == recovery_id] or [
         entry for entry in entries if entry.recovery_id.startswith(recovery_id)
     ]
-    ready = [entry.recovery_id for entry in entries if entry.state is KeptState.AVAILABLE]
+    ready = [
+        entry.recovery_id
+        for entry in entries
+        if entry.state is KeptState.AVAILABLE and can_be_undone(entry)
+    ]
     if not matching:
         raise UnknownRecovery(
             f"nothing is kept of a recovery {recovery_id!r}; {_named(ready)}",
@@ -79,6 +83,12 @@ def find(control: ControlPlane, recovery_id: str) -> KeptEntry:
             f"{recovery_id!r} begins the ids of {len(matching)} recoveries", {"allowed": names}
         )
     (found,) = matching
+    if not can_be_undone(found):
+        raise NotKept(
+            f"{found.strategy} cannot be undone; what it kept is to be read ({found.summary}), in"
+            f" kept/{found.recovery_id} in the state directory of {found.host}; {_named(ready)}",
+            {"id": found.recovery_id, "kept": ready},
+        )
     if found.state is not KeptState.AVAILABLE:
         by = f" by {found.undone_by}" if found.undone_by else ""
         raise NotKept(
@@ -86,6 +96,15 @@ def find(control: ControlPlane, recovery_id: str) -> KeptEntry:
             {"id": found.recovery_id, "kept": ready},
         )
     return found
+
+
+def can_be_undone(entry: KeptEntry) -> bool:
+    """Whether its strategy brings anything back; some keep a list of what is gone."""
+    try:
+        return find_undo(TargetRef.parse(entry.target).component, entry.strategy) is not None
+    except InvalidEvent:
+        # Of a strategy that this release does not have.
+        return False
 
 
 def sweep(control: ControlPlane, policy: Policy, environment: Environment) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from recovery.errors import InvalidEvent
 from recovery.events import Figure, ProbeReport
@@ -32,7 +32,19 @@ def seconds(value: object) -> object:
 
 SHORTEST, LONGEST = 0.001, 100 * 365 * 86_400.0
 
-Duration = Annotated[float, BeforeValidator(seconds), Field(ge=SHORTEST, le=LONGEST)]
+Duration = Annotated[
+    float,
+    BeforeValidator(seconds),
+    Field(ge=SHORTEST, le=LONGEST),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": SHORTEST, "maximum": LONGEST},
+                {"type": "string", "pattern": f"^\\s*{_DURATION.pattern}\\s*$"},
+            ]
+        }
+    ),
+]
 """Seconds as a float, written in the policy as a number or as ``30s``, ``5m``, ``24h``."""
 
 COMPONENTS = ("redis", "chromadb", "openwebui", "system")

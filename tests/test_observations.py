@@ -283,6 +283,47 @@ def test_nobody_is_asked_twice_while_a_person_has_not_decided(watcher: Watcher) 
     assert watcher.last().refused == "a person denied it"
 
 
+def deny(watcher: Watcher, identity: str) -> None:
+    record = records.load(watcher.control, identity)
+    conclude(watcher.control, watcher.policy, record, Outcome(result=Result.DENIED), "")
+
+
+def test_who_said_no_to_one_failure_has_said_nothing_of_another(watcher: Watcher) -> None:
+    sent = watcher.fails(wants_event=True).event_id or ""
+    watcher.ask(sent, mode=admission.Mode.HOLD)
+    deny(watcher, sent)
+
+    assert watcher.fails(wants_event=True).event_id is None
+    assert watcher.sees("process_down", wants_event=True).event_id not in (None, sent)
+
+
+def test_a_denial_ends_with_the_failure_and_means_nothing_where_nothing_fails(
+    watcher: Watcher,
+) -> None:
+    sent = watcher.fails(wants_event=True).event_id or ""
+    watcher.ask(sent, mode=admission.Mode.HOLD)
+    watcher.recovers()
+    deny(watcher, sent)
+    assert watcher.last().refused is None
+
+    assert watcher.fails(wants_event=True).event_id not in (None, sent)
+
+
+def test_a_person_who_was_refused_while_nothing_failed_holds_up_no_failure(
+    watcher: Watcher,
+) -> None:
+    watcher.turn({"cooldown_seconds": 300, "max_attempts_per_hour": 1})
+    watcher.sees()
+    watcher.ask("first")
+    assert watcher.ask("second").reason is Refusal.BUSY
+    watcher.end("first", Result.NOT_NEEDED)
+    watcher.control.redis.zadd(watcher.control.key("attempts", TARGET), {"x": 9e15})
+    assert watcher.ask("third").reason is Refusal.LIMIT
+    assert watcher.last().retry_ms is not None
+
+    assert watcher.fails(wants_event=True).event_id
+
+
 def test_a_target_that_keeps_going_up_and_down_is_left_alone_and_a_person_is_called(
     watcher: Watcher,
 ) -> None:

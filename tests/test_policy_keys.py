@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from recovery.config import json_schema
@@ -320,3 +322,12 @@ def test_the_published_schema_is_the_current_one() -> None:
     published = json.loads((HERE.parent / "recovery_config.schema.json").read_text())
 
     assert published == json_schema(), "run: recovery config schema > recovery_config.schema.json"
+
+
+def test_an_editor_that_knows_the_schema_finds_nothing_wrong_in_what_we_ship() -> None:
+    schema = Draft202012Validator(json_schema())
+
+    for path in (HERE.parent / "recovery_config.yml", *(HERE.parent / "compose").glob("*.yml")):
+        document = yaml.safe_load(path.read_text())
+        if "recovery" in document:
+            assert [error.message for error in schema.iter_errors(document)] == [], path

@@ -89,6 +89,9 @@ def approve(  # noqa: PLR0917 - click passes by name
 def deny(recovery_id: str, reason: str, by: str, as_json: bool) -> None:
     """End a waiting recovery without running it.
 
+    While the target fails in the same way nothing is done about it for an hour; another failure, or
+    the same one after the target was healthy, asks anew.
+
     \b
     Example:
       recovery deny 3f2a --reason "maintenance"

@@ -71,7 +71,8 @@ def _seen(found: Any) -> tuple[str, str]:
         return "not probed", ""
     said = [found.failure_type, found.summary] if found.failure_type else [found.summary]
     if found.refused:
-        said.append(f"held: {found.refused}")
+        until = f" until {moment(found.retry_ms / 1000)}" if found.retry_ms else ""
+        said.append(f"held{until}: {found.refused}")
     return found.state.value, ", ".join(part for part in said if part)
 
 

@@ -17,7 +17,12 @@ _COLUMNS = ("id", "target", "what", "host", "MB", "until (UTC)", "state")
 
 @click.command()
 @click.argument("recovery_id", required=False)
-@click.option("--list", "as_list", is_flag=True, help="Show what is kept, on all hosts.")
+@click.option(
+    "--list",
+    "as_list",
+    is_flag=True,
+    help="Show what is kept, on all hosts.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace newer data, which is kept first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 @click.option("--reason", help="Why, for the audit trail.")
@@ -59,13 +64,17 @@ def undo(
 def _list(entries: Any, *, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from recovery.holdings import can_be_undone
+
+    known = [(entry, can_be_undone(entry)) for entry in entries]
     if as_json:
-        session.show([asdict(entry) for entry in entries])
+        session.show([{**asdict(entry), "can_be_undone": can} for entry, can in known])
         return
-    session.table("Kept", _COLUMNS, [_row(entry) for entry in entries])
+    session.table("Kept", _COLUMNS, [_row(entry, can) for entry, can in known])
 
 
-def _row(entry: Any) -> tuple[Any, ...]:
+def _row(entry: Any, can_be_undone: bool) -> tuple[Any, ...]:
+    is_to_read = entry.state.value == "available" and not can_be_undone
     return (
         entry.recovery_id,
         entry.target,
@@ -73,7 +82,7 @@ def _row(entry: Any) -> tuple[Any, ...]:
         entry.host,
         "?" if entry.bytes is None else f"{entry.bytes / 1e6:.1f}",
         moment(entry.expires_ms / 1000),
-        entry.state.value,
+        "to read only" if is_to_read else entry.state.value,
     )
 
 

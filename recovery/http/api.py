@@ -231,7 +231,12 @@ def enable(request: Request, context: In, said: models.Enable) -> models.Enabled
 def kept(context: In) -> models.KeptList:
     """What remedies removed and hosts keep, oldest first."""
     found = holdings.held(context.control)
-    return models.KeptList(kept=tuple(models.Kept(**asdict(entry)) for entry in found))
+    return models.KeptList(
+        kept=tuple(
+            models.Kept(**asdict(entry), can_be_undone=holdings.can_be_undone(entry))
+            for entry in found
+        )
+    )
 
 
 @router.post("/undo/{recovery_id}", status_code=202, responses={404: {"model": models.Failed}})

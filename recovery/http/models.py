@@ -170,6 +170,7 @@ class Kept(Answer):
     expires_ms: int
     state: str
     undone_by: str | None
+    can_be_undone: bool
 
 
 class KeptList(Answer):

@@ -104,14 +104,18 @@ elseif result == 'denied' or result == 'expired' or result == 'withdrawn' then
   redis.call('HDEL', key('pending:same'), target .. '|' .. strategy)
 end
 
--- What is observed from now on may ask for the next one; not at once where a person said no.
+-- What is observed from now on may ask for the next one; not at once where a person said no to
+-- what fails now.
 local seen = key('observation', target)
-redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
+redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why', 'refused_failure')
 local function wait_for(pause, why, detail)
   if redis.call('EXISTS', seen) == 0 then return end
   redis.call('HSET', seen, 'retry_ms', now + pause, 'refused', why, 'refused_why', detail)
 end
-if result == 'denied' then wait_for(HOUR, 'denied', 'a person denied it') end
+if result == 'denied' and redis.call('HGET', seen, 'phase') == 'failing' then
+  wait_for(HOUR, 'denied', 'a person denied it')
+  redis.call('HSET', seen, 'refused_failure', redis.call('HGET', seen, 'failure_type'))
+end
 -- Nobody is there: asking with every look would only fill the trail.
 if result == 'unclaimed' and not is_rehearsal then wait_for(UNHELPED, 'unclaimed', cjson.decode(outcome).detail) end
 -- A mode that was to hold while this ran ends with it, however it ended, unless it failed.

@@ -30,7 +30,7 @@ is_audited = audited == 1
 local seen, state_of_target = key('observation', target), key('target', target)
 
 local before = redis.call('HMGET', seen, 'phase', 'since_ms', 'light', 'deep', 'bad_ms', 'well_ms',
-  'event_ms', 'retry_ms', 'refused', 'event', 'event_again')
+  'event_ms', 'retry_ms', 'refused', 'event', 'event_again', 'refused_failure')
 local was, since, bad_ms, well_ms = before[1], ms(before[2]), ms(before[5]), ms(before[6])
 local windows = {light = before[3] or '', deep = before[4] or ''}
 
@@ -91,7 +91,10 @@ local function is_event_due()
   if event == '' or failure == '' or healthy then return false end
   if redis.call('EXISTS', key('lease', target), key('cooldown', target)) > 0 then return false end
   local sent, retry = ms(before[7]), ms(before[8])
-  if retry > 0 then return now >= retry end
+  if retry > 0 then
+    -- Who said no to one failure has said nothing of another.
+    return now >= retry or (before[9] == 'denied' and before[12] ~= failure)
+  end
   if sent == 0 then return true end
   local decided = redis.call('HGET', key('recovery', before[10]), 'state')
   if decided == 'awaiting_approval' then return false end
@@ -123,7 +126,11 @@ if fell then
   redis.call('HDEL', state_of_target, 'healthy_from')
 elseif rose then
   measure(bounds, 'outage_bucket', 'outage_seconds', component, (now - bad_ms) / 1000)
-  redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why')
+end
+if fell or rose then
+  -- What was refused of another failure, or of a person while nothing failed, holds up nothing now.
+  redis.call('HDEL', seen, 'event_ms', 'retry_ms', 'refused', 'refused_why', 'refused_failure')
+  before[7], before[8], before[9] = false, false, false
 end
 -- The first word of a target is no change.
 if rose or (fell and was) then note_change() end
@@ -171,7 +178,7 @@ if phase ~= was then publish({kind = 'observed', target = target, state = state}
 
 if phase == 'failing' and is_event_due() then
   redis.call('HSET', seen, 'event_ms', now, 'event', event)
-  redis.call('HDEL', seen, 'retry_ms', 'refused', 'refused_why')
+  redis.call('HDEL', seen, 'retry_ms', 'refused', 'refused_why', 'refused_failure')
   if event ~= before[10] then redis.call('HDEL', seen, 'event_again') end
   return {state, follow, event}
 end

@@ -23,13 +23,15 @@ def policy_options() -> dict[str, Any]:
     return {"extra_strategies": [flush]}
 
 
-def put_aside(stack: Stack, recovery_id: str, **facts: Any) -> None:
+def put_aside(
+    stack: Stack, recovery_id: str, strategy: str = "flush_corrupted", **facts: Any
+) -> None:
     environment = Environment.read(stack.environ)
     shelf = holdings.shelf(stack.control, stack.policy, environment)
     kept = shelf.keep(
         recovery_id,
         target="redis/default",
-        strategy="flush_corrupted",
+        strategy=strategy,
         now_ms=stack.control.now_ms(),
     )
     kept.store("some data", **facts)
@@ -104,6 +106,27 @@ def test_an_unknown_recovery_is_answered_with_what_can_be_undone(stack: Stack) -
     assert "nothing can be undone now" in nothing.stderr
     assert "what can be undone: 3f2a" in answer.stderr
     assert json.loads(as_json.stdout)["facts"]["kept"] == ["3f2a"]
+
+
+def test_what_is_only_to_be_read_is_listed_as_that_and_refused_at_once(stack: Stack) -> None:
+    put_aside(stack, "3f2a")
+    put_aside(stack, "names", strategy="reconnect")
+
+    shown = recovery(stack, "undo", "--list").stdout.splitlines()
+    listed = json.loads(recovery(stack, "undo", "--list", "--json").stdout)
+    refused = recovery(stack, "undo", "names")
+    unknown = recovery(stack, "undo", "x", "--json")
+
+    assert {one["recovery_id"]: one["can_be_undone"] for one in listed} == {
+        "3f2a": True,
+        "names": False,
+    }
+    (line,) = [line for line in shown if "names" in line]
+    assert "to read only" in line
+    assert refused.returncode == 3
+    assert "reconnect cannot be undone; what it kept is to be read (some data)" in refused.stderr
+    assert "what can be undone: 3f2a" in refused.stderr
+    assert json.loads(unknown.stdout)["facts"]["kept"] == ["3f2a"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("3f2a", "--list")])
