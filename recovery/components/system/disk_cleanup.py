@@ -98,8 +98,10 @@ class _Cleanup:
             self._compress_below(root)
         ghosts = self._empty_deleted()
         if self._short() and not (self.freed.files or self.freed.bytes):
+            young = sum(root.young for root in self.roots)
+            but = f"; {young} files are younger than preserve_days" if young else ""
             raise NothingFreed(
-                f"nothing old and unused is left below {_paths(self._short())}{_blame(ghosts)}"
+                f"nothing old and unused is left below {_paths(self._short())}{but}{_blame(ghosts)}"
             )
 
     def rehearse(self) -> None:
@@ -107,8 +109,9 @@ class _Cleanup:
         for root in self.roots:
             ends = time.monotonic() + self.journal.remaining() / 2
             found = survey([root], Measure(age=self.age), ends, self.journal.remaining)
-            figures = {"files": found.files, "mb": _mb(found.gain), "whole": found.is_whole}
-            self._plan(f"remove old files below {root.path}", **figures)
+            figures = {"files": found.files, "mb": _mb(found.gain), "too_young": root.young}
+            seen = "" if found.is_whole else ", as far as it was looked at"
+            self._plan(f"remove old files below {root.path}{seen}", **figures)
             for best in found.in_order()[:MOST_NAMED]:
                 path = shown(root.path, *best.where, best.seen.name)
                 self._plan(f"remove {path}", mb=_mb(best.gain))
@@ -198,7 +201,8 @@ class _Cleanup:
         return bool(Shortage.of(Usage.of(root.descriptor), self.limits))
 
     def _report(self, root: Root, **figures: Figure) -> None:
-        left = ", ".join(f"{count} {reason}" for reason, count in sorted(root.skipped.items()))
+        reasons = {**root.skipped, "too young": root.young} if root.young else root.skipped
+        left = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         self.journal.note(f"done below {root.path}", **figures, left_alone=left or None)
 
     def _close_manifest(self) -> None:

@@ -35,7 +35,11 @@ class Unsafe(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Root:
-    """An opened folder of the policy. ``skipped`` counts by reason what was not entered."""
+    """An opened folder of the policy. ``skipped`` counts by reason what was not entered.
+
+    ``unwanted``: how many files the last walk passed by. ``young``: how many of them, when all
+    were looked at, were not old enough.
+    """
 
     path: str
     descriptor: int
@@ -43,6 +47,8 @@ class Root:
     mount: str
     spared: frozenset[Identity] = frozenset()
     skipped: dict[str, int] = field(default_factory=dict)
+    unwanted: int = 0
+    young: int = 0
 
     def skip(self, reason: str) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
@@ -80,12 +86,13 @@ def opened(path: str, spared: Collection[Path] = ()) -> Iterator[Root]:
 class _Level:
     """A folder that is being walked, and the files of it that nobody has been given yet."""
 
-    __slots__ = ("batch", "entries", "is_over")
+    __slots__ = ("batch", "entries", "is_over", "unwanted")
 
     def __init__(self, folder: int, where: tuple[str, ...]) -> None:
         """Takes the descriptor over; raises ``OSError``."""
         self.batch = Batch(folder, where)
         self.is_over = False
+        self.unwanted = 0
         try:
             self.entries = os.scandir(folder)
         except BaseException:
@@ -108,6 +115,8 @@ class _Level:
                     files.append((entry.name, status))
                     if len(files) >= _BATCH:
                         break
+                else:
+                    self.unwanted += 1
             elif entry.is_dir(follow_symlinks=False):
                 return entry.name
         return None
@@ -131,6 +140,7 @@ def walk(
     Memory is that of one batch a level: no list of a folder's names is kept.
     """
     root.skipped.clear()
+    root.unwanted = 0
     # Not a duplicate of the root's descriptor, whose place in the listing it would share.
     levels = [_Level(os.open(".", _READ, dir_fd=root.descriptor), ())]
     try:
@@ -151,6 +161,7 @@ def walk(
             if level.batch.files and (level.is_over or len(level.batch.files) >= _BATCH):
                 yield level.take()
             if level.is_over:
+                root.unwanted += level.unwanted
                 levels.pop().close()
     finally:
         for level in levels:

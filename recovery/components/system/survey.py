@@ -197,5 +197,6 @@ def survey(
                 found.is_whole = False
                 found.close()
                 return found
+        root.young = root.unwanted
     found.close()
     return found

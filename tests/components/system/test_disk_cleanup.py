@@ -263,6 +263,27 @@ def test_the_playbooks_own_folders_are_allowed(path: str) -> None:
     assert DiskCleanup(cleanup_paths=(path,)).cleanup_paths == (path,)
 
 
+def test_files_that_are_too_young_are_counted_where_nothing_else_helps(
+    tmp_path: Path, mount: Mount
+) -> None:
+    full = mount(16)
+    (full / "tmp" / "inner").mkdir(parents=True)
+    written = time.time() - 3 * 86_400
+    for number in range(5):
+        fill(full / "tmp" / "inner" / str(number), 1)
+        # Written long ago, and moved here just now.
+        os.utime(full / "tmp" / "inner" / str(number), (written, written))
+    journal = MemoryJournal(state_dir=tmp_path, seconds=30)
+
+    with pytest.raises(NothingFreed, match="5 files are younger than preserve_days"):
+        clean(tmp_path, full / "tmp", limits=ALL, journal=journal, preserve_days=1)
+
+    assert figure(journal, "done below", "left_alone") == "5 too young"
+    rehearsal = MemoryJournal(state_dir=tmp_path, seconds=30, dry_run=True)
+    clean(tmp_path, full / "tmp", journal=rehearsal, preserve_days=1)
+    assert figure(rehearsal, "remove old files", "too_young") == 5
+
+
 def test_a_dry_run_removes_nothing_and_names_what_would_go(tmp_path: Path, mount: Mount) -> None:
     folder = mount()
     file = fill(folder / "old", 1)
