@@ -34,11 +34,14 @@ def approvals(as_json: bool) -> None:
 
 
 def approval_row(approval: Any) -> tuple[Any, ...]:
+    why = approval.failure_type or approval.reason
+    if approval.approved_by:
+        why = f"{why} (approved by {approval.approved_by}; the gate is closed yet)"
     return (
         approval.id,
         approval.target,
         approval.strategy,
-        approval.failure_type or approval.reason,
+        why,
         approval.asked_by,
         moment(approval.expires.timestamp()),
     )

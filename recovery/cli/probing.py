@@ -29,6 +29,8 @@ UNHEALTHY = 1
 def probe(targets: tuple[str, ...], deep: bool, as_json: bool) -> None:
     """Probe targets now, from this host: those named, or all that can be seen from here.
 
+    A component that has no target "default" stands for all of its targets.
+
     Ends with 0 where all are healthy, with 1 where one is not. Needs no control plane.
 
     \b
@@ -39,7 +41,7 @@ def probe(targets: tuple[str, ...], deep: bool, as_json: bool) -> None:
 
     logs.configure("ERROR")
     policy = session.policy()
-    chosen = [_known(policy, name) for name in targets] or _seen_from_here(policy)
+    chosen = [ref for name in targets for ref in _known(policy, name)] or _seen_from_here(policy)
     rows = _probe(session.control(), policy, chosen, deep=deep)
     if as_json:
         session.show(rows)
@@ -57,15 +59,18 @@ def probe(targets: tuple[str, ...], deep: bool, as_json: bool) -> None:
     sys.exit(0 if all(row["healthy"] for row in rows) else UNHEALTHY)
 
 
-def _known(policy: Policy, name: str) -> TargetRef:
+def _known(policy: Policy, name: str) -> list[TargetRef]:
     """Raises ``InvalidEvent`` for what is not configured or has no probe."""
     from recovery.events import TargetRef
     from recovery.finding import find_probe
 
     ref = TargetRef.parse(name)
-    policy.target(ref)
+    found = [one for one in policy.target_refs() if one.component == ref.component]
+    if ref in found or "/" in name or not found:
+        policy.target(ref)
+        found = [ref]
     find_probe(ref.component)
-    return ref
+    return found
 
 
 def _seen_from_here(policy: Policy) -> list[TargetRef]:

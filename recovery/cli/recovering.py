@@ -30,7 +30,7 @@ def _read_context(text: str | None) -> dict[str, Any]:
 @click.option("--component", required=True, help="redis, chromadb, openwebui or system.")
 @click.option("--strategy", help="The remedy; without it the failure type selects one.")
 @click.option("--target", help="One of the component's targets.")
-@click.option("--failure-type", help="What is broken.")
+@click.option("--failure-type", help="What is broken: the remedy whose turn it is runs.")
 @click.option("--context", "context_json", help="More about the event, as a JSON object.")
 @click.option("--require-approval", is_flag=True, help="Wait for `recovery approve`.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from recovery.approvals import PendingApproval
 from recovery.cli import main, session
+from recovery.cli.deciding import approval_row
 from recovery.deadline import Deadline
 from recovery.events import TargetRef
 from recovery.journal import RecordingJournal
@@ -265,3 +268,20 @@ def test_a_running_recovery_shows_how_far_it_is(stack: Stack, tmp_path: Path) ->
 def status_of(stack: Stack) -> dict[str, Any]:
     said: dict[str, Any] = json.loads(recovery(stack, "status", "--json").stdout)
     return said
+
+
+def test_an_approval_that_the_gate_does_not_let_start_yet_is_listed_as_one() -> None:
+    now = datetime.now(UTC)
+    waiting = PendingApproval(
+        id="3f2a",
+        target="redis/default",
+        strategy="restart_container",
+        since=now,
+        expires=now,
+        failure_type="process_down",
+        asked_by=None,
+        reason=None,
+        approved_by="eva",
+    )
+
+    assert "process_down (approved by eva; the gate is closed yet)" in approval_row(waiting)

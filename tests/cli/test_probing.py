@@ -45,6 +45,16 @@ def test_targets_are_probed_from_here_and_the_exit_code_tells_of_one_that_fails(
     assert "known: default, elsewhere, gone" in unknown.stderr
 
 
+def test_a_component_without_a_default_target_stands_for_all_of_its_targets(stack: Stack) -> None:
+    targets = {name: {"url": stack.target.url} for name in ("cache", "queue")}
+    write_policy(stack.policy_file.parent, targets)
+
+    done = recovery(stack, "probe", "redis", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert [row["target"] for row in json.loads(done.stdout)] == ["redis/cache", "redis/queue"]
+
+
 def test_the_status_shows_what_the_last_looks_found(stack: Stack) -> None:
     report = ProbeReport(healthy=False, failure_type="connection_error", summary="refused")
     assert "not probed" in recovery(stack, "status").stdout
