@@ -101,7 +101,12 @@ def test_how_much_lies_on_a_server_is_not_said_to_be_nothing(stack: Stack) -> No
 
 def test_what_was_told_and_is_not_kept_after_all_cannot_be_undone(stack: Stack) -> None:
     _, shelf = host(stack)
-    kept = shelf.keep("a", target="redis/default", now_ms=stack.control.now_ms())
+    kept = shelf.keep(
+        "a",
+        target="redis/default",
+        strategy="flush_corrupted",
+        now_ms=stack.control.now_ms(),
+    )
     kept.store("being made anew")
     assert holdings.find(stack.control, "a").summary == "being made anew"
 
