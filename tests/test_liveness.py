@@ -137,6 +137,8 @@ def test_a_worker_survives_lost_connections_and_a_silent_broker(
 ) -> None:
     with begin() as found:
         first = working(stack)
+        # One that is still starting may end of it, and is started again.
+        consumes(stack)
 
         with redis.Redis.from_url(stack.environ["RECOVERY_REDIS_URL"]) as killer:
             assert killer.client_kill_filter(_type="normal", skipme=True)
