@@ -114,7 +114,7 @@ local function wait_for(pause, why, detail)
 end
 if result == 'denied' and redis.call('HGET', seen, 'phase') == 'failing' then
   wait_for(HOUR, 'denied', 'a person denied it')
-  redis.call('HSET', seen, 'refused_failure', redis.call('HGET', seen, 'failure_type'))
+  redis.call('HSET', seen, 'refused_failure', redis.call('HGET', seen, 'failure_type') or '')
 end
 -- Nobody is there: asking with every look would only fill the trail.
 if result == 'unclaimed' and not is_rehearsal then wait_for(UNHELPED, 'unclaimed', cjson.decode(outcome).detail) end

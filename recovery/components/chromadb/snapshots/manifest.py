@@ -64,7 +64,7 @@ class StoredCollection(StrictModel):
 class Manifest(StrictModel):
     """``written_by``: the version of ours that made it, to be named by one that cannot read it.
     ``judged_by``: the one that found nothing wrong in its files before Chroma opened them; None
-    where nobody looked.
+    where nobody looked, or not at all of them.
     ``sequence``: which one it is of those of its target, counted from 1; 0: not counted yet.
     ``schema_versions``: of each part of Chroma's database, its newest migration.
 

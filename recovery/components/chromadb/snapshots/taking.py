@@ -201,7 +201,7 @@ class _Taking:
         restored = place / "restored"
         restored.mkdir()
         archive.unpack(place / manifest.ARCHIVE, made, restored, self.remaining)
-        verifying.judge(restored, self.target, self.remaining)
+        is_judged = verifying.judge(restored, self.target, self.remaining)
         found = verifying.verify(restored, self.target, self.remaining)
         shutil.rmtree(restored)
         return made.model_copy(
@@ -209,7 +209,7 @@ class _Taking:
                 "chroma": found.chroma,
                 "collections": found.collections,
                 "queried": found.queried,
-                "judged_by": __version__,
+                "judged_by": __version__ if is_judged else None,
                 "verified_at": datetime.now(UTC),
                 "verified_seconds": round(time.monotonic() - began, 3),
             }

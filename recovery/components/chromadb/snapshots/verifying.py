@@ -31,16 +31,19 @@ class Verified:
     queried: int
 
 
-def judge(copy: Path, target: ChromaTarget, remaining: Remaining) -> None:
+def judge(copy: Path, target: ChromaTarget, remaining: Remaining) -> bool:
     """Look at the files of a copy, every byte of which is then known by its digest to a rollback.
 
-    Raises ``SnapshotDamaged``.
+    False where not all of it could be looked at. Raises ``SnapshotDamaged``.
     """
     # What the policy expects is said better by whoever knows how many records there are.
     whatever = target.model_copy(update={"collections": {}})
     found = child.inspect(whatever, copy, Budget(remaining()), opens=False)
     if found.finding is not None:
         raise SnapshotDamaged(f"the copy is damaged: {found.finding.summary}")
+    figures = found.figures
+    is_whole = figures.get("integrity") == "checked" and figures.get("depth") == "index"
+    return is_whole and "index_format" not in figures
 
 
 def verify(

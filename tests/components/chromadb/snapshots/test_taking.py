@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from recovery.components.chromadb import exclusive
-from recovery.components.chromadb.snapshots import taking
+from recovery.components.chromadb.snapshots import taking, verifying
 from recovery.components.chromadb.target import ChromaTarget
 from recovery.deadline import Deadline
 from recovery.errors import (
@@ -26,7 +26,8 @@ from recovery.errors import (
     TargetUnreachable,
     WontStop,
 )
-from tests.chroma import COUNT, ChromaDirectory, ManagedChroma, ask, noise
+from recovery.version import __version__
+from tests.chroma import COUNT, ChromaDirectory, ManagedChroma, ask, noise, overwrite
 from tests.waiting import until
 
 REF = "chromadb/default"
@@ -227,3 +228,13 @@ def test_a_snapshot_that_takes_too_long_does_not_count(
         taking.take(changed(directory_target, timeout=0.001), REF)
 
     assert names(snapshot_dir) == known
+
+
+def test_files_that_could_not_all_be_looked_at_are_not_said_to_be_judged(
+    directory_target: ChromaTarget, chroma_directory: ChromaDirectory
+) -> None:
+    assert taking.take(directory_target, REF).judged_by == __version__
+
+    # A format that this version does not know, and that Chroma may.
+    overwrite(chroma_directory.segment / "header.bin", (9).to_bytes(4, "little"))
+    assert not verifying.judge(chroma_directory.path, directory_target, lambda: 60.0)
