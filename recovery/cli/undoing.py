@@ -17,12 +17,7 @@ _COLUMNS = ("id", "target", "what", "host", "MB", "until (UTC)", "state")
 
 @click.command()
 @click.argument("recovery_id", required=False)
-@click.option(
-    "--list",
-    "as_list",
-    is_flag=True,
-    help="Show what is kept, on all hosts.",
-)
+@click.option("--list", "as_list", is_flag=True, help="Show what is kept, on all hosts.")
 @click.option("--overwrite", is_flag=True, help="Replace newer data, which is kept first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 @click.option("--reason", help="Why, for the audit trail.")

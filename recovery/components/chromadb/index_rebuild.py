@@ -22,7 +22,6 @@ from recovery.components.chromadb.rebuilding.exchange import (
     perform,
     place,
     remove_unused,
-    revert,
     writing,
 )
 from recovery.components.chromadb.rebuilding.orders import (
@@ -71,8 +70,8 @@ class RebuildScope(Scope):
     summary="Build damaged vector indexes anew from what is readable; the old ones stay aside.",
     parameters=IndexRebuild,
     scope=RebuildScope,
-    undo="recovery.components.chromadb.index_rebuild:undo",
-    discard="recovery.components.chromadb.index_rebuild:discard",
+    undo="recovery.components.chromadb.rebuild_undo:undo",
+    discard="recovery.components.chromadb.rebuild_undo:discard",
     # A quarter of an hour holds some hundred thousand vectors; the playbook's ten seconds are
     # over at forty thousand, and a rebuild that is cut off has only cost time.
     timeout_seconds=900.0,
@@ -324,7 +323,7 @@ class Rebuild:
         kept.store(
             f"the old index of {names}"[:160] if plain else "",
             exchanges=plain,
-            lies_beside=_folders(self.path, (exchange.old for exchange in self.done)),
+            lies_beside=folders(self.path, (exchange.old for exchange in self.done)),
         )
         if not plain:
             (kept.folder / LOG).unlink(missing_ok=True)
@@ -343,7 +342,8 @@ def _exchange(one: Damaged, verdict: dict[str, Any], new: str) -> Exchange:
     )
 
 
-def _folders(path: Path, segments: Iterable[str | None]) -> list[str]:
+def folders(path: Path, segments: Iterable[str | None]) -> list[str]:
+    """Where the indexes of a directory lie."""
     return [str(path / segment) for segment in segments if segment is not None]
 
 
@@ -359,48 +359,3 @@ class Told:
         if percent >= self._said + STEP_PERCENT:
             self._said = percent
             self._journal.progress(f"{self._name}: {doing}", percent)
-
-
-def undo(target: ChromaTarget, parameters: IndexRebuild, journal: Journal, kept: Kept) -> None:
-    """Put the old indexes back; the new ones are then what is aside.
-
-    Raises ``WouldOverwrite`` where records came since, ``NotKept`` where an old index is gone.
-    """
-    if "path" not in kept.facts:
-        from recovery.components.chromadb import served_replacement
-
-        served_replacement.undo(target, journal, kept)
-        return
-    path = Path(kept.facts["path"])
-    exchanges = [Exchange.from_dict(plain) for plain in kept.facts["exchanges"]]
-    patience = parameters.lock_patience
-    with exclusive.alone(path, patience):
-        for exchange in exchanges:
-            journal.change(
-                f"{exchange.name}: old index back",
-                lambda exchange=exchange: revert(  # type: ignore[misc]
-                    path, exchange, patience, kept.folder, overwrite=journal.overwrite
-                ),
-            )
-        if not journal.dry_run:
-            names = ", ".join(sorted({exchange.name for exchange in exchanges}))
-            new = _folders(path, (exchange.new for exchange in exchanges))
-            kept.store(f"the index that was built of {names}"[:160], lies_beside=new)
-    if target.server is not None and not journal.dry_run:
-        taking_over.see_answering(target, target.server, journal)
-    journal.tell_applications("applications asked to open their collections anew", RELOAD)
-
-
-def discard(target: ChromaTarget, parameters: IndexRebuild, kept: Kept) -> None:
-    """Remove the indexes that no collection has any more."""
-    if "path" not in kept.facts:
-        from recovery.components.chromadb import served_replacement
-
-        served_replacement.discard(target, kept)
-        return
-    path = Path(kept.facts["path"])
-    if not path.is_dir():
-        return
-    exchanges = [Exchange.from_dict(plain) for plain in kept.facts["exchanges"]]
-    both = (name for exchange in exchanges for name in (exchange.old, exchange.new))
-    remove_unused(path, both, parameters.lock_patience)

@@ -12,10 +12,10 @@ from typing import Any
 from recovery.components.chromadb.index_rebuild import (
     IndexRebuild,
     RebuildScope,
-    discard,
     index_rebuild,
 )
-from recovery.components.chromadb.index_rebuild import undo as undo_index_rebuild
+from recovery.components.chromadb.rebuild_undo import discard
+from recovery.components.chromadb.rebuild_undo import undo as undo_index_rebuild
 from recovery.components.chromadb.target import ChromaTarget
 from tests.chroma import ChromaDirectory, ask
 from tests.journals import RECOVERY, MemoryJournal
